@@ -1,0 +1,86 @@
+//! postcard, straight into and out of the buffers that the sockets use.
+
+use postcard::ser_flavors::Flavor;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Why a value could not be written or read. The text is postcard's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// A `Serialize` implementation refused, or used something that postcard cannot write.
+    #[error("cannot be serialised: {0}")]
+    Encode(String),
+    /// The bytes are not a value of the expected type.
+    #[error("cannot be decoded: {0}")]
+    Decode(String),
+    /// The value ended before its bytes did: the two sides disagree on the layout.
+    #[error("{0} bytes are left over after decoding: the two sides disagree about this message's fields")]
+    Trailing(usize),
+}
+
+/// Appends to a buffer that belongs to somebody else.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Appends `value` to `out`. On an error `out` holds a part of the value: the caller cuts it off.
+#[inline]
+pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    postcard::serialize_with_flavor(value, Append(out)).map_err(|e| CodecError::Encode(e.to_string()))
+}
+
+/// Reads one value that takes up all of `bytes`.
+#[inline]
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(CodecError::Trailing(rest.len())),
+        Err(e) => Err(CodecError::Decode(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_survives_the_trip_behind_what_the_buffer_already_holds() {
+        let mut out = vec![9];
+        encode(&(7u32, "seven"), &mut out).unwrap();
+        assert_eq!(decode::<(u32, String)>(&out[1..]).unwrap(), (7, "seven".to_owned()));
+    }
+
+    #[test]
+    fn trailing_and_missing_bytes_are_errors() {
+        let mut out = Vec::new();
+        encode(&300u32, &mut out).unwrap();
+        out.push(0);
+        assert_eq!(decode::<u32>(&out), Err(CodecError::Trailing(1)));
+        assert!(matches!(decode::<u32>(&out[..1]), Err(CodecError::Decode(_))));
+    }
+
+    #[test]
+    fn a_claimed_length_allocates_nothing_near_its_size() {
+        // A vector of 2^40 elements in six bytes: an error, not an attempt.
+        let claim = [0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
+        assert!(decode::<Vec<u64>>(&claim).is_err());
+    }
+}

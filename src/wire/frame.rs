@@ -1,0 +1,563 @@
+//! Frames: a fixed header, optional records, a payload.
+//!
+//! ```text
+//!  0        4      5      6        8                 16         20         24
+//!  | length | kind | flags | route | request id      | endpoint | message  |  records, payload
+//!  |---------------- every frame -------------------||-- requests, cancels -|
+//! ```
+//! All integers are little-endian. `length` counts the whole frame. `docs/WIRE.md` has the details.
+
+use super::failure::FailureCode;
+use super::message::MessageId;
+
+/// Bytes in front of the records of an ask, a one-way message or a cancel.
+pub const REQUEST_HEADER: usize = 24;
+/// Bytes in front of the records of a reply or a failure.
+pub const REPLY_HEADER: usize = 16;
+/// Longest endpoint name in bytes.
+pub const MAX_NAME: usize = 255;
+
+const KIND_ASK: u8 = 1;
+const KIND_ONE_WAY: u8 = 2;
+const KIND_REPLY: u8 = 3;
+const KIND_FAILURE: u8 = 4;
+const KIND_CANCEL: u8 = 5;
+/// Kinds from here on may be skipped by whoever does not know them.
+const FIRST_SKIPPABLE_KIND: u8 = 128;
+
+const FLAG_ROUTE_CORE: u8 = 1;
+const FLAG_ROUTE_KEY: u8 = 2;
+const FLAG_DEADLINE: u8 = 4;
+const FLAG_NAMED: u8 = 8;
+const FLAG_RESOLVED: u8 = 16;
+const KNOWN_FLAGS: u8 = 31;
+
+/// Who is meant, once the name is resolved: 20 bits of slot, 12 bits of generation, unique in one env.
+///
+/// A slot's generation grows whenever the slot gets a new endpoint, and a slot whose generations are used up is
+/// never used again: an id never means two endpoints.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct EndpointId(pub u32);
+
+impl EndpointId {
+    /// Endpoints that one env can hold at once.
+    pub const MAX_SLOTS: u32 = 1 << 20;
+    /// Generations of one slot.
+    pub const MAX_GENERATIONS: u32 = 1 << 12;
+
+    /// Puts an id together. `slot` and `generation` are below the two limits.
+    pub const fn new(slot: u32, generation: u32) -> EndpointId {
+        EndpointId(generation << 20 | slot)
+    }
+
+    /// The place in the dispatcher's table.
+    #[inline]
+    pub const fn slot(self) -> usize {
+        (self.0 & (Self::MAX_SLOTS - 1)) as usize
+    }
+
+    /// How many endpoints had the slot before.
+    pub const fn generation(self) -> u32 {
+        self.0 >> 20
+    }
+}
+
+/// On which core of the receiver the endpoint is to be found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// The core that owns the connection.
+    Here,
+    /// This core.
+    Core(u16),
+    /// The core that owns this key: see [`core_of_key`].
+    Key(u16),
+}
+
+/// The core out of `cores` that owns a 16-bit key: `key * cores / 65536`.
+#[inline]
+pub fn core_of_key(key: u16, cores: u16) -> u16 {
+    ((key as u32 * cores as u32) >> 16) as u16
+}
+
+/// Whom a request is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target<'a> {
+    /// By the id that an earlier answer told.
+    Id(EndpointId),
+    /// By name: the answer will tell the id.
+    Name(&'a str),
+}
+
+/// Where a name was found: rides along with the answer to a request that used the name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resolved {
+    /// The id to use from now on with this peer.
+    pub endpoint: EndpointId,
+    /// The core it lives on; none if every core has one.
+    pub core: Option<u16>,
+}
+
+/// The head of an ask or a one-way message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RequestHead<'a> {
+    /// Chosen by the asker and given back with the answer; 0 for a one-way message.
+    pub request: u64,
+    /// The endpoint.
+    pub target: Target<'a>,
+    /// On which core it is.
+    pub route: Route,
+    /// The message type.
+    pub message: MessageId,
+    /// How long the asker will still wait, in microseconds.
+    pub deadline_us: Option<u32>,
+}
+
+/// A frame as it lies in the receive buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Frame<'a> {
+    /// An ask (request id not 0) or a one-way message (request id 0).
+    Request {
+        /// Everything but the payload.
+        head: RequestHead<'a>,
+        /// The encoded message.
+        payload: &'a [u8],
+    },
+    /// The answer to an ask.
+    Reply {
+        /// The id of the ask.
+        request: u64,
+        /// Present if the ask used a name.
+        resolved: Option<Resolved>,
+        /// The encoded reply.
+        payload: &'a [u8],
+    },
+    /// The ask failed at the other side.
+    Failure {
+        /// The id of the ask.
+        request: u64,
+        /// Present if the ask used a name that exists.
+        resolved: Option<Resolved>,
+        /// What went wrong.
+        code: FailureCode,
+        /// The same in words.
+        text: &'a str,
+    },
+    /// The asker does not wait any longer.
+    Cancel {
+        /// The id of the ask.
+        request: u64,
+        /// The endpoint that was asked.
+        target: Target<'a>,
+        /// On which core it is.
+        route: Route,
+    },
+    /// A kind that this version does not know and may skip.
+    Skipped,
+}
+
+/// Why bytes are no frame. Each of these ends the connection: nothing behind it can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The length is below that of the smallest frame.
+    #[error("a frame of {0} bytes is shorter than its header")]
+    TooShort(u32),
+    /// The length is above the limit that the handshake told.
+    #[error("a frame of {length} bytes is above the limit of {limit} (max_frame)")]
+    TooLong {
+        /// What the header claims.
+        length: u32,
+        /// What this side accepts.
+        limit: u32,
+    },
+    /// A kind that this version neither knows nor may skip.
+    #[error("unknown frame kind {0}")]
+    UnknownKind(u8),
+    /// A flag that this version does not know.
+    #[error("unknown frame flags {0:#04x}")]
+    UnknownFlags(u8),
+    /// A record does not fit in its frame, or is malformed.
+    #[error("malformed {0} record")]
+    BadRecord(&'static str),
+}
+
+/// The frame is larger than the receiver accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a frame of {length} bytes is above the receiver's limit of {limit} (max_frame)")]
+pub struct FrameTooLarge {
+    /// Bytes that the frame would have.
+    pub length: usize,
+    /// The receiver's limit.
+    pub limit: u32,
+}
+
+/// A frame that is being written behind whatever a buffer holds; cut off again unless it is finished, so that a
+/// value that fails or panics half-way leaves no trace.
+pub struct Draft<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+    finished: bool,
+}
+
+impl<'a> Draft<'a> {
+    /// Begins an ask or a one-way message.
+    #[inline]
+    pub fn request(out: &'a mut Vec<u8>, head: &RequestHead<'_>) -> Draft<'a> {
+        let start = begin_request(out, head);
+        Draft { out, start, finished: false }
+    }
+
+    /// Begins a reply.
+    #[inline]
+    pub fn reply(out: &'a mut Vec<u8>, request: u64, resolved: Option<Resolved>) -> Draft<'a> {
+        let start = begin_answer(out, KIND_REPLY, request, resolved);
+        Draft { out, start, finished: false }
+    }
+
+    /// Where the payload is appended.
+    #[inline]
+    pub fn payload(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
+    /// Fills in the length, unless the frame is larger than `limit` bytes.
+    #[inline]
+    pub fn finish(mut self, limit: u32) -> Result<(), FrameTooLarge> {
+        let length = self.out.len() - self.start;
+        if length > limit as usize {
+            return Err(FrameTooLarge { length, limit });
+        }
+        set_length(self.out, self.start);
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.finished {
+            self.out.truncate(self.start);
+        }
+    }
+}
+
+#[inline]
+fn begin_request(out: &mut Vec<u8>, head: &RequestHead<'_>) -> usize {
+    let start = out.len();
+    let kind = if head.request == 0 { KIND_ONE_WAY } else { KIND_ASK };
+    let (mut flags, route) = match head.route {
+        Route::Here => (0, 0),
+        Route::Core(core) => (FLAG_ROUTE_CORE, core),
+        Route::Key(key) => (FLAG_ROUTE_KEY, key),
+    };
+    let id = match head.target {
+        Target::Id(id) => id.0,
+        Target::Name(_) => {
+            flags |= FLAG_NAMED;
+            0
+        }
+    };
+    if head.deadline_us.is_some() {
+        flags |= FLAG_DEADLINE;
+    }
+    let mut bytes = [0; REQUEST_HEADER];
+    bytes[4] = kind;
+    bytes[5] = flags;
+    bytes[6..8].copy_from_slice(&route.to_le_bytes());
+    bytes[8..16].copy_from_slice(&head.request.to_le_bytes());
+    bytes[16..20].copy_from_slice(&id.to_le_bytes());
+    bytes[20..24].copy_from_slice(&head.message.0.to_le_bytes());
+    out.extend_from_slice(&bytes);
+    if let Some(deadline) = head.deadline_us {
+        out.extend_from_slice(&deadline.to_le_bytes());
+    }
+    if let Target::Name(name) = head.target {
+        debug_assert!(name.len() <= MAX_NAME, "names are checked when a ref is made");
+        out.push(name.len() as u8);
+        out.extend_from_slice(name.as_bytes());
+    }
+    start
+}
+
+fn begin_answer(out: &mut Vec<u8>, kind: u8, request: u64, resolved: Option<Resolved>) -> usize {
+    let start = out.len();
+    let mut bytes = [0; REPLY_HEADER];
+    bytes[4] = kind;
+    bytes[8..16].copy_from_slice(&request.to_le_bytes());
+    if resolved.is_some() {
+        bytes[5] = FLAG_RESOLVED;
+    }
+    out.extend_from_slice(&bytes);
+    if let Some(Resolved { endpoint, core }) = resolved {
+        out.extend_from_slice(&endpoint.0.to_le_bytes());
+        out.extend_from_slice(&core.unwrap_or(u16::MAX).to_le_bytes());
+    }
+    start
+}
+
+/// Writes a whole failure frame. The text is cut at 4,096 bytes.
+pub fn write_failure(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>, code: FailureCode, text: &str) {
+    let start = begin_answer(out, KIND_FAILURE, request, resolved);
+    let text = &text[..text.floor_char_boundary(4096)];
+    out.extend_from_slice(&(code as u16).to_le_bytes());
+    out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+    set_length(out, start);
+}
+
+/// Writes a whole cancel frame, which goes the way of the ask that it cancels.
+pub fn write_cancel(out: &mut Vec<u8>, request: u64, target: Target<'_>, route: Route) {
+    let head = RequestHead { request, target, route, message: MessageId(0), deadline_us: None };
+    let start = begin_request(out, &head);
+    out[start + 4] = KIND_CANCEL;
+    set_length(out, start);
+}
+
+#[inline]
+fn set_length(out: &mut [u8], start: usize) {
+    let length = (out.len() - start) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// The length of the frame that begins with these bytes, checked against `limit`; `None` if there are fewer than 4.
+#[inline]
+pub fn frame_length(bytes: &[u8], limit: u32) -> Result<Option<usize>, FrameError> {
+    let Some(length) = bytes.first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length);
+    if (length as usize) < REPLY_HEADER {
+        return Err(FrameError::TooShort(length));
+    }
+    if length > limit {
+        return Err(FrameError::TooLong { length, limit });
+    }
+    Ok(Some(length as usize))
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the one frame that takes up all of `bytes`.
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Result<Frame<'a>, FrameError> {
+        let Some((header, rest)) = bytes.split_first_chunk::<REPLY_HEADER>() else {
+            return Err(FrameError::TooShort(bytes.len() as u32));
+        };
+        let (kind, flags) = (header[4], header[5]);
+        if kind >= FIRST_SKIPPABLE_KIND {
+            return Ok(Frame::Skipped);
+        }
+        if flags & !KNOWN_FLAGS != 0 {
+            return Err(FrameError::UnknownFlags(flags));
+        }
+        let request = u64::from_le_bytes([
+            header[8], header[9], header[10], header[11], header[12], header[13], header[14], header[15],
+        ]);
+        match kind {
+            KIND_ASK | KIND_ONE_WAY | KIND_CANCEL => {
+                let request = if kind == KIND_ONE_WAY { 0 } else { request };
+                if kind != KIND_ONE_WAY && request == 0 {
+                    return Err(FrameError::BadRecord("request id"));
+                }
+                let value = u16::from_le_bytes([header[6], header[7]]);
+                let route = match flags & (FLAG_ROUTE_CORE | FLAG_ROUTE_KEY) {
+                    0 => Route::Here,
+                    FLAG_ROUTE_CORE => Route::Core(value),
+                    FLAG_ROUTE_KEY => Route::Key(value),
+                    _ => return Err(FrameError::BadRecord("route")),
+                };
+                match Self::parse_request(rest, flags, request, route)? {
+                    Frame::Request { head, .. } if kind == KIND_CANCEL => {
+                        Ok(Frame::Cancel { request, target: head.target, route })
+                    }
+                    frame => Ok(frame),
+                }
+            }
+            KIND_REPLY => {
+                let (resolved, payload) = take_resolved(rest, flags)?;
+                Ok(Frame::Reply { request, resolved, payload })
+            }
+            KIND_FAILURE => Self::parse_failure(rest, flags, request),
+            other => Err(FrameError::UnknownKind(other)),
+        }
+    }
+
+    #[inline]
+    fn parse_request(rest: &'a [u8], flags: u8, request: u64, route: Route) -> Result<Frame<'a>, FrameError> {
+        let too_short = FrameError::TooShort((REPLY_HEADER + rest.len()) as u32);
+        let (ids, mut rest) = rest.split_first_chunk::<8>().ok_or(too_short)?;
+        let id = u32::from_le_bytes([ids[0], ids[1], ids[2], ids[3]]);
+        let message = MessageId(u32::from_le_bytes([ids[4], ids[5], ids[6], ids[7]]));
+        let mut deadline_us = None;
+        if flags & FLAG_DEADLINE != 0 {
+            let (bytes, tail) = rest.split_first_chunk::<4>().ok_or(FrameError::BadRecord("deadline"))?;
+            deadline_us = Some(u32::from_le_bytes(*bytes));
+            rest = tail;
+        }
+        let mut target = Target::Id(EndpointId(id));
+        if flags & FLAG_NAMED != 0 {
+            let bad = FrameError::BadRecord("name");
+            let (&length, tail) = rest.split_first().ok_or(bad)?;
+            let (name, tail) = tail.split_at_checked(length as usize).ok_or(bad)?;
+            target = Target::Name(std::str::from_utf8(name).map_err(|_| bad)?);
+            rest = tail;
+        }
+        Ok(Frame::Request { head: RequestHead { request, target, route, message, deadline_us }, payload: rest })
+    }
+
+    fn parse_failure(rest: &'a [u8], flags: u8, request: u64) -> Result<Frame<'a>, FrameError> {
+        let (resolved, rest) = take_resolved(rest, flags)?;
+        let bad = FrameError::BadRecord("failure");
+        let (head, rest) = rest.split_first_chunk::<4>().ok_or(bad)?;
+        let code = FailureCode::from_wire(u16::from_le_bytes([head[0], head[1]]));
+        let text = rest.get(..u16::from_le_bytes([head[2], head[3]]) as usize).ok_or(bad)?;
+        let text = std::str::from_utf8(text).map_err(|_| bad)?;
+        Ok(Frame::Failure { request, resolved, code, text })
+    }
+}
+
+#[inline]
+fn take_resolved(rest: &[u8], flags: u8) -> Result<(Option<Resolved>, &[u8]), FrameError> {
+    if flags & FLAG_RESOLVED == 0 {
+        return Ok((None, rest));
+    }
+    let (record, rest) = rest.split_first_chunk::<6>().ok_or(FrameError::BadRecord("resolved"))?;
+    let endpoint = EndpointId(u32::from_le_bytes([record[0], record[1], record[2], record[3]]));
+    let core = u16::from_le_bytes([record[4], record[5]]);
+    Ok((Some(Resolved { endpoint, core: (core != u16::MAX).then_some(core) }), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(head: RequestHead<'_>, payload: &[u8]) -> Vec<u8> {
+        let mut out = vec![0xee; 3];
+        let mut draft = Draft::request(&mut out, &head);
+        draft.payload().extend_from_slice(payload);
+        draft.finish(1024).unwrap();
+        out.split_off(3)
+    }
+
+    #[test]
+    fn requests_survive_the_trip() {
+        for target in [Target::Id(EndpointId::new(77, 3)), Target::Name("bank"), Target::Name("")] {
+            for route in [Route::Here, Route::Core(3), Route::Key(65535)] {
+                for deadline_us in [None, Some(0), Some(u32::MAX)] {
+                    for id in [0, 1, u64::MAX] {
+                        let head = RequestHead { request: id, target, route, message: MessageId(5), deadline_us };
+                        let bytes = request(head, b"payload");
+                        let length = frame_length(&bytes, 1024).unwrap();
+                        assert_eq!(length, Some(bytes.len()));
+                        assert_eq!(Frame::parse(&bytes).unwrap(), Frame::Request { head, payload: b"payload" });
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn answers_survive_the_trip() {
+        for resolved in [
+            None,
+            Some(Resolved { endpoint: EndpointId::new(1, 2), core: None }),
+            Some(Resolved { endpoint: EndpointId::new(1, 2), core: Some(9) }),
+        ] {
+            let mut out = Vec::new();
+            let mut draft = Draft::reply(&mut out, 8, resolved);
+            draft.payload().push(42);
+            draft.finish(100).unwrap();
+            assert_eq!(Frame::parse(&out).unwrap(), Frame::Reply { request: 8, resolved, payload: &[42] });
+
+            let mut out = Vec::new();
+            write_failure(&mut out, 8, resolved, FailureCode::Handler, "no");
+            assert_eq!(
+                Frame::parse(&out).unwrap(),
+                Frame::Failure { request: 8, resolved, code: FailureCode::Handler, text: "no" }
+            );
+        }
+        for target in [Target::Id(EndpointId(7)), Target::Name("bank")] {
+            let mut out = Vec::new();
+            write_cancel(&mut out, 11, target, Route::Core(2));
+            assert_eq!(Frame::parse(&out).unwrap(), Frame::Cancel { request: 11, target, route: Route::Core(2) });
+        }
+    }
+
+    #[test]
+    fn headers_have_the_promised_sizes() {
+        let head = RequestHead {
+            request: 1,
+            target: Target::Id(EndpointId(1)),
+            route: Route::Here,
+            message: MessageId(1),
+            deadline_us: None,
+        };
+        assert_eq!(request(head, b"").len(), 24);
+        let mut out = Vec::new();
+        Draft::reply(&mut out, 1, None).finish(16).unwrap();
+        assert_eq!(out.len(), 16);
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_byte_is_an_error_or_another_frame_but_no_panic() {
+        let head = RequestHead {
+            request: 1,
+            target: Target::Name("bank"),
+            route: Route::Key(3),
+            message: MessageId(1),
+            deadline_us: Some(9),
+        };
+        let whole = request(head, b"payload");
+        let mut failure = Vec::new();
+        let resolved = Some(Resolved { endpoint: EndpointId(1), core: None });
+        write_failure(&mut failure, 8, resolved, FailureCode::Handler, "text");
+        for frame in [whole, failure] {
+            for cut in 0..frame.len() {
+                let _ = Frame::parse(&frame[..cut]);
+                for value in 0..=255 {
+                    let mut frame = frame.clone();
+                    frame[cut] = value;
+                    let _ = Frame::parse(&frame);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_are_checked_before_anything_else() {
+        assert_eq!(frame_length(&[1, 2, 3], 100), Ok(None));
+        assert_eq!(frame_length(&[0; 4], 100), Err(FrameError::TooShort(0)));
+        assert_eq!(frame_length(&[101, 0, 0, 0], 100), Err(FrameError::TooLong { length: 101, limit: 100 }));
+        assert!(matches!(frame_length(&[255; 4], 100), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_frame_above_the_limit_is_cut_off_again() {
+        let mut out = vec![1, 2, 3];
+        let mut draft = Draft::reply(&mut out, 1, None);
+        draft.payload().extend_from_slice(&[0; 100]);
+        assert_eq!(draft.finish(115), Err(FrameTooLarge { length: 116, limit: 115 }));
+        assert_eq!(out, [1, 2, 3]);
+    }
+
+    #[test]
+    fn unknown_kinds_are_skipped_only_where_they_say_so() {
+        let mut frame = vec![0; 16];
+        frame[0] = 16;
+        frame[4] = 200;
+        assert_eq!(Frame::parse(&frame), Ok(Frame::Skipped));
+        frame[4] = 100;
+        assert_eq!(Frame::parse(&frame), Err(FrameError::UnknownKind(100)));
+        frame[4] = KIND_REPLY;
+        frame[5] = 64;
+        assert_eq!(Frame::parse(&frame), Err(FrameError::UnknownFlags(64)));
+    }
+
+    #[test]
+    fn keys_spread_over_all_cores() {
+        for cores in [1u16, 2, 3, 7, 128] {
+            let mut seen = vec![0u32; cores as usize];
+            (0..=u16::MAX).for_each(|key| seen[core_of_key(key, cores) as usize] += 1);
+            let (least, most) = (seen.iter().min().unwrap(), seen.iter().max().unwrap());
+            assert!(most - least <= 1, "{cores} cores: {least}..{most}");
+        }
+    }
+}
