@@ -2,6 +2,8 @@
 
 #![deny(unsafe_code, missing_docs)]
 
+#[expect(unsafe_code, reason = "a room for unsafe code: tasks, wakers and the memory of suspended handlers")]
+pub mod executor;
 pub mod wire;
 
 pub use wire::message::{Ask, Message, MessageId, OneWay};
