@@ -4,6 +4,8 @@
 
 #[expect(unsafe_code, reason = "a room for unsafe code: tasks, wakers and the memory of suspended handlers")]
 pub mod executor;
+#[expect(unsafe_code, reason = "a room for unsafe code: type-erased messages and the models of the lanes")]
+pub mod mesh;
 pub mod wire;
 
 pub use wire::message::{Ask, Message, MessageId, OneWay};

@@ -1,0 +1,141 @@
+//! A value of any type, packed for the way to another core.
+
+use std::any::TypeId;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, MaybeUninit};
+
+/// Room for a small value, or for the pointer to a large one.
+///
+/// `MaybeUninit` because a value may have padding and pointers in it: copying it as plain bytes would be undefined.
+#[repr(align(16))]
+struct Space(MaybeUninit<[u8; Parcel::INLINE]>);
+
+/// What a parcel has to know about the type it no longer names.
+struct Kind {
+    id: TypeId,
+    name: fn() -> &'static str,
+    drop: unsafe fn(&mut Space),
+}
+
+/// Ties a type to its [`Kind`].
+struct Of<T>(PhantomData<T>);
+
+impl<T: 'static> Of<T> {
+    const FITS: bool = size_of::<T>() <= Parcel::INLINE && align_of::<T>() <= align_of::<Space>();
+
+    const KIND: &'static Kind =
+        &Kind { id: TypeId::of::<T>(), name: std::any::type_name::<T>, drop: Self::drop_packed };
+
+    /// Moves the value out of `space`.
+    ///
+    /// # Safety
+    /// `space` was filled by [`Parcel::new::<T>`], and nobody reads it as a value afterwards.
+    #[inline]
+    unsafe fn unpack(space: &mut Space) -> T {
+        let at = space.0.as_mut_ptr();
+        if Self::FITS {
+            // SAFETY: the caller promises a `T` here that nobody reads again; `Space` is aligned for it, see `FITS`.
+            unsafe { at.cast::<T>().read() }
+        } else {
+            // SAFETY: the caller promises that `new` put the pointer of a `Box<T>` here, and that nobody uses it again.
+            *unsafe { Box::from_raw(at.cast::<*mut T>().read()) }
+        }
+    }
+
+    /// Drops the value in `space` where it lies.
+    ///
+    /// # Safety
+    /// As for [`Of::unpack`].
+    unsafe fn drop_packed(space: &mut Space) {
+        let at = space.0.as_mut_ptr();
+        if Self::FITS {
+            // SAFETY: the caller promises a `T` here that nobody reads again; `Space` is aligned for it, see `FITS`.
+            unsafe { at.cast::<T>().drop_in_place() }
+        } else {
+            // SAFETY: the caller promises that `new` put the pointer of a `Box<T>` here, and that nobody uses it again.
+            drop(unsafe { Box::from_raw(at.cast::<*mut T>().read()) });
+        }
+    }
+}
+
+/// An owned value whose type is known only to those who pack and unpack it.
+///
+/// A lane carries messages of every type, so it cannot name one. A `Box<dyn Any>` could, at the price of an allocation
+/// per message. A parcel has room for [`INLINE`](Parcel::INLINE) bytes in itself and allocates only for larger values,
+/// or for those aligned to more than 16 bytes.
+///
+/// Moving a parcel moves the bytes of the value; no code of the value runs until it is taken or dropped. A parcel may
+/// be taken or dropped on another thread than packed it, which is why [`new`](Parcel::new) demands `Send`.
+pub struct Parcel {
+    space: Space,
+    kind: &'static Kind,
+    /// Neither `Send` nor `Sync` by itself: what the space holds is unknown here.
+    unknown: PhantomData<*mut ()>,
+}
+
+// SAFETY: the only thing of a thread in a parcel is the value, and `new`, the only way to make a parcel, demands that it
+// is `Send`.
+unsafe impl Send for Parcel {}
+
+impl Parcel {
+    /// The largest value, in bytes, that needs no allocation.
+    pub const INLINE: usize = 128;
+
+    /// Packs a value. Callable on any thread.
+    #[inline]
+    pub fn new<T: Send + 'static>(value: T) -> Parcel {
+        let mut space = Space(MaybeUninit::uninit());
+        let at = space.0.as_mut_ptr();
+        if Of::<T>::FITS {
+            // SAFETY: `at` is valid for `INLINE` bytes and aligned to 16, and `FITS` says that `T` asks for no more.
+            unsafe { at.cast::<T>().write(value) }
+        } else {
+            let value = Box::into_raw(Box::new(value));
+            // SAFETY: `at` is valid for `INLINE` bytes and aligned to 16, more than a pointer needs.
+            unsafe { at.cast::<*mut T>().write(value) }
+        }
+        Parcel { space, kind: Of::<T>::KIND, unknown: PhantomData }
+    }
+
+    /// Whether the value is a `T`.
+    #[inline]
+    pub fn is<T: 'static>(&self) -> bool {
+        self.kind.id == TypeId::of::<T>()
+    }
+
+    /// Unpacks the value.
+    ///
+    /// # Errors
+    /// Gives the parcel back, untouched, if the value is not a `T`.
+    #[inline]
+    #[expect(clippy::result_large_err, reason = "the parcel is handed back as it came; boxing it would allocate")]
+    pub fn take<T: 'static>(self) -> Result<T, Parcel> {
+        if !self.is::<T>() {
+            return Err(self);
+        }
+        let mut emptied = ManuallyDrop::new(self);
+        // SAFETY: `is` compared the very type that `new` was called with, and `ManuallyDrop` keeps `drop` from the value.
+        Ok(unsafe { Of::<T>::unpack(&mut emptied.space) })
+    }
+
+    /// The name of the value's type, for logs and errors. Not stable between compilers.
+    pub fn type_name(&self) -> &'static str {
+        (self.kind.name)()
+    }
+}
+
+impl Drop for Parcel {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: `kind` was made by `new` for the type of the value in `space`; `take` never lets an emptied parcel come
+        // here, and nothing can use the space after this.
+        unsafe { (self.kind.drop)(&mut self.space) }
+    }
+}
+
+impl fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Parcel").field(&self.type_name()).finish()
+    }
+}
