@@ -6,6 +6,8 @@
 pub mod executor;
 #[expect(unsafe_code, reason = "a room for unsafe code: type-erased messages and the models of the lanes")]
 pub mod mesh;
+#[expect(unsafe_code, reason = "a room for unsafe code: system calls and memory that the kernel writes")]
+pub mod ring;
 pub mod wire;
 
 pub use wire::message::{Ask, Message, MessageId, OneWay};

@@ -1,0 +1,102 @@
+//! Closing a socket, and the whole ring.
+
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use io_uring::{opcode, types};
+
+use super::buffers::GROUP;
+use super::completion::Completion;
+use super::ring::Ring;
+use super::sockets::SocketId;
+use super::syscalls;
+use super::tag::{Kind, Tag};
+
+/// How long a ring being dropped waits for its requests to end.
+const DROP_WAIT: Duration = Duration::from_secs(1);
+
+impl Ring {
+    /// Closes a socket: both directions are shut down, its requests cancelled, and when the last has ended the
+    /// descriptor is closed and [`Completion::Closed`] reported. A send in flight is reported before that, nothing else
+    /// is. Connections accepted and not yet reported are closed, bytes not yet reported are dropped.
+    pub fn close(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        if socket.closing {
+            return;
+        }
+        socket.closing = true;
+        // Closing a descriptor cancels nothing: a request holds the file itself. The shutdown ends what waits for the
+        // peer, the cancel ends the rest, and its own completion makes sure that there is a last one.
+        syscalls::shutdown(socket.fd.as_fd());
+        let everything = types::CancelBuilder::fd(socket.target()).all();
+        socket.in_flight += 1;
+        // SAFETY: the request names no memory.
+        unsafe { self.start(Kind::Cancel, id, opcode::AsyncCancel2::new(everything).build()) };
+    }
+
+    /// After a completion of a closing socket: was it the last?
+    pub(super) fn finish_close(&mut self, id: SocketId, out: &mut Vec<Completion>) {
+        if self.sockets.get(id).is_some_and(|socket| socket.in_flight == 0) {
+            drop(self.sockets.remove(id));
+            out.push(Completion::Closed { socket: id });
+        }
+    }
+
+    fn cancel_event_poll(&mut self) {
+        if self.door.event.is_some() {
+            let poll = Tag::of_ring(Kind::EventFd).pack();
+            let cancel = opcode::AsyncCancel::new(poll).build().user_data(Tag::of_ring(Kind::CancelEventFd).pack());
+            self.in_flight += 1;
+            // SAFETY: the request names no memory.
+            unsafe { self.push(cancel) };
+        }
+    }
+
+    /// Drives the ring until no request is left, for a bounded time.
+    fn drain(&mut self) {
+        let end = Instant::now() + DROP_WAIT;
+        let mut out = Vec::new();
+        while self.in_flight > 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.wait(Some(left)).is_err() {
+                return;
+            }
+            self.reap(&mut out);
+            // Drops send buffers; of a closing socket no chunk and no descriptor is ever reported.
+            out.clear();
+        }
+    }
+}
+
+impl Drop for Ring {
+    /// Closes all sockets and waits up to a second for their requests to end. Memory of requests that have not ended
+    /// by then is leaked: the kernel may still read or write it, and a leak is better than bytes in a stranger's memory.
+    fn drop(&mut self) {
+        self.dropping = true;
+        self.waker.shut();
+        for id in self.sockets.ids() {
+            self.close(id);
+        }
+        self.cancel_event_poll();
+        self.drain();
+        let fd = self.io.io.as_raw_fd();
+        if self.in_flight == 0 {
+            // A failure leaves the kernel in possession of the memory, like a request that has not ended.
+            if self.io.io.submitter().unregister_buf_ring(GROUP).is_err() {
+                self.pool.leak();
+            }
+        } else {
+            self.pool.leak();
+            for id in self.sockets.ids() {
+                if let Some(socket) = self.sockets.get(id) {
+                    mem::forget(socket.send.take());
+                    mem::forget(socket.connecting.take());
+                }
+            }
+        }
+        if let Some(index) = self.io.registered.take() {
+            syscalls::unregister_ring_fd(fd, index);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The one send a socket may have in flight.
+
+/// A buffer on its way out and how much of it the kernel has taken.
+///
+/// Two sends in flight on one stream may interleave after a short write, so a socket has one at a time and the rest of
+/// a short send is submitted again from `sent` on. The vector's heap block does not move while this value does, which
+/// is what lets the kernel keep a pointer into it.
+#[derive(Debug)]
+pub(super) struct Sending {
+    buf: Vec<u8>,
+    sent: usize,
+}
+
+/// What a send's completion means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum SendStep {
+    /// All bytes are with the kernel.
+    Done,
+    /// Bytes are left, to be submitted again.
+    Rest,
+    /// The send ended with this errno.
+    Failed(i32),
+}
+
+/// The kernel cuts a longer request to this (`MAX_RW_COUNT`).
+const MAX_SEND: usize = 0x7fff_f000;
+
+impl Sending {
+    pub(super) fn new(buf: Vec<u8>) -> Sending {
+        Sending { buf, sent: 0 }
+    }
+
+    /// The bytes that are still to be sent, at most what one request takes.
+    #[inline]
+    pub(super) fn rest(&self) -> &[u8] {
+        let rest = &self.buf[self.sent..];
+        &rest[..rest.len().min(MAX_SEND)]
+    }
+
+    /// Accounts for a completion's result: a byte count, or a negative errno.
+    #[inline]
+    pub(super) fn advance(&mut self, result: i32) -> SendStep {
+        if result == -libc::EINTR {
+            return SendStep::Rest;
+        }
+        if result < 0 {
+            return SendStep::Failed(-result);
+        }
+        let left = self.buf.len() - self.sent;
+        if result == 0 && left > 0 {
+            // A stream takes at least one byte or gives an error; asking again could go on for ever.
+            return SendStep::Failed(libc::EPIPE);
+        }
+        self.sent += (result as usize).min(left);
+        if self.sent == self.buf.len() { SendStep::Done } else { SendStep::Rest }
+    }
+
+    pub(super) fn into_buf(self) -> Vec<u8> {
+        self.buf
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_send_goes_on_where_it_stopped() {
+        let mut sending = Sending::new(b"0123456789".to_vec());
+        assert_eq!(sending.advance(4), SendStep::Rest);
+        assert_eq!(sending.rest(), b"456789");
+        assert_eq!(sending.advance(-libc::EINTR), SendStep::Rest);
+        assert_eq!(sending.rest(), b"456789");
+        assert_eq!(sending.advance(6), SendStep::Done);
+        assert_eq!(sending.into_buf(), b"0123456789");
+    }
+
+    #[test]
+    fn errors_end_it_and_zero_never_loops() {
+        assert_eq!(Sending::new(vec![1]).advance(-libc::ECONNRESET), SendStep::Failed(libc::ECONNRESET));
+        assert_eq!(Sending::new(vec![1]).advance(0), SendStep::Failed(libc::EPIPE));
+        assert_eq!(Sending::new(Vec::new()).advance(0), SendStep::Done);
+    }
+}
