@@ -6,6 +6,7 @@
 pub mod executor;
 #[expect(unsafe_code, reason = "a room for unsafe code: type-erased messages and the models of the lanes")]
 pub mod mesh;
+pub mod net;
 #[expect(unsafe_code, reason = "a room for unsafe code: system calls and memory that the kernel writes")]
 pub mod ring;
 pub mod wire;

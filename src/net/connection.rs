@@ -1,0 +1,159 @@
+//! One connection: its two halves and what is known about the peer.
+
+use std::sync::Arc;
+
+use super::reader::Reader;
+use super::writer::Writer;
+use crate::executor::timers::TimerKey;
+
+/// Which connection of a core: a place in its table and a generation, so that what comes late never reaches the
+/// next connection in the same place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectionId {
+    /// Place in the table.
+    pub slot: u32,
+    /// How many connections had the place before.
+    pub generation: u32,
+}
+
+/// Who opened a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The peer connected to our listener.
+    Accepted,
+    /// We connected to the peer with this index.
+    Dialled {
+        /// Index of the outbox that the connection serves.
+        peer: u32,
+    },
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// The socket is still connecting.
+    Connecting,
+    /// The peer's hello has not arrived.
+    Greeting,
+    /// Frames travel.
+    Open,
+    /// It ends; nothing that still arrives counts.
+    Closing,
+}
+
+/// One connection of a core.
+///
+/// The reader is taken out while its frames are handled, so that handlers can answer into the writer in the
+/// meantime.
+///
+/// Reading stops while the writer holds more than its limit: a peer that does not read its answers gets no more
+/// requests handled. What the ring had already received by then is kept in `held`.
+#[derive(Debug)]
+pub struct Connection {
+    /// Which one this is.
+    pub id: ConnectionId,
+    /// Who opened it.
+    pub role: Role,
+    /// How far it is.
+    pub phase: Phase,
+    /// The peer's socket address.
+    pub remote: Arc<str>,
+    /// The receiving half; `None` while its frames are handled.
+    pub reader: Option<Reader>,
+    /// The sending half.
+    pub writer: Writer,
+    /// Largest frame that the peer accepts.
+    pub peer_max_frame: u32,
+    /// Received but not looked at, since the writer is above its limit.
+    pub held: Vec<u8>,
+    /// Whether reading has stopped.
+    pub paused: bool,
+    /// Whether the connection is on the list of those with something to send.
+    pub dirty: bool,
+    /// Ends the connection unless it is open in time.
+    pub timer: Option<TimerKey>,
+}
+
+impl Connection {
+    /// A connection whose socket was just opened.
+    pub fn new(id: ConnectionId, role: Role, remote: Arc<str>, max_frame: u32) -> Connection {
+        Connection {
+            id,
+            role,
+            phase: if role == Role::Accepted { Phase::Greeting } else { Phase::Connecting },
+            remote,
+            reader: Some(Reader::new(max_frame)),
+            writer: Writer::default(),
+            peer_max_frame: max_frame,
+            held: Vec::new(),
+            paused: false,
+            dirty: false,
+            timer: None,
+        }
+    }
+}
+
+/// The connections of a core, by the place that their id names.
+#[derive(Debug, Default)]
+pub struct Connections {
+    slots: Vec<Option<Box<Connection>>>,
+    live: usize,
+}
+
+impl Connections {
+    /// Puts a connection where its id says.
+    pub fn insert(&mut self, connection: Connection) {
+        let slot = connection.id.slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.live += usize::from(self.slots[slot].is_none());
+        self.slots[slot] = Some(Box::new(connection));
+    }
+
+    /// The connection with this id, if it still exists.
+    #[inline]
+    pub fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.slot as usize)?.as_deref_mut().filter(|connection| connection.id == id)
+    }
+
+    /// Takes the connection with this id out of the table.
+    pub fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.get(id)?;
+        self.live -= 1;
+        self.slots[id.slot as usize].take().map(|connection| *connection)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.slots.iter().flatten().map(|connection| &**connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_id_never_finds_the_next_connection_in_its_place() {
+        let mut table = Connections::default();
+        let id = |generation| ConnectionId { slot: 3, generation };
+        table.insert(Connection::new(id(1), Role::Accepted, "peer".into(), 100));
+        assert!(table.get(id(1)).is_some());
+        assert!(table.remove(id(2)).is_none());
+        assert!(table.remove(id(1)).is_some());
+        table.insert(Connection::new(id(2), Role::Accepted, "peer".into(), 100));
+        assert!(table.get(id(1)).is_none());
+        assert_eq!(table.len(), 1);
+    }
+}

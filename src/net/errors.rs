@@ -1,0 +1,181 @@
+//! How an ask or a send can fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::wire::failure::{FailureCode, HandlerError};
+
+/// How an ask failed. Each ask ends exactly once: with a reply or with one of these.
+///
+/// The same failure gives the same variant whether the endpoint lives on the same core, on another core or in
+/// another process.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// No answer came in time. The message may have been handled.
+    #[error("no reply from {target} within {after:?}; this limit is set by {setting}")]
+    Timeout {
+        /// The endpoint and where it is.
+        target: Arc<str>,
+        /// How long the ask waited.
+        after: Duration,
+        /// Where the limit can be changed.
+        setting: &'static str,
+    },
+    /// Nobody with that name, or no longer.
+    #[error("no endpoint {target}: it was never registered there, or has stopped")]
+    NoEndpoint {
+        /// The endpoint and where it was looked for.
+        target: Arc<str>,
+    },
+    /// The handler answered with an error.
+    #[error("{target} answered with an error: {error}")]
+    Handler {
+        /// The endpoint.
+        target: Arc<str>,
+        /// What the handler said.
+        error: HandlerError,
+    },
+    /// The endpoint does not handle this message, or not this version of it.
+    #[error("{target} has no handler for {message}")]
+    UnknownMessage {
+        /// The endpoint.
+        target: Arc<str>,
+        /// Name and version of the message.
+        message: Arc<str>,
+    },
+    /// The receiver could not decode the message: the two sides disagree about its fields.
+    #[error("{target} could not decode the message: {reason}")]
+    Undecodable {
+        /// The endpoint.
+        target: Arc<str>,
+        /// What the decoder said.
+        reason: Arc<str>,
+    },
+    /// The reply is not of the type that this side expects.
+    #[error("the reply of {target} could not be decoded: {reason}")]
+    UndecodableReply {
+        /// The endpoint.
+        target: Arc<str>,
+        /// What the decoder said.
+        reason: Arc<str>,
+    },
+    /// The message cannot be sent: it does not serialise, or is larger than the peer accepts. Nothing left this node.
+    #[error("the message for {target} cannot be sent: {reason}")]
+    Unsendable {
+        /// The endpoint.
+        target: Arc<str>,
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
+    /// The reply could not be serialised, or is larger than this node accepts.
+    #[error("{target} could not send its reply: {reason}")]
+    BadReply {
+        /// The endpoint.
+        target: Arc<str>,
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
+    /// A queue on the way is full; nothing was handled.
+    #[error("{queue} is full: {remedy}")]
+    Overloaded {
+        /// Which queue, and where.
+        queue: Arc<str>,
+        /// Which setting bounds it.
+        remedy: &'static str,
+    },
+    /// The connection ended while the ask was under way. The message may have been handled.
+    #[error("the connection to {peer} ended: {cause}")]
+    Disconnected {
+        /// The address of the peer.
+        peer: Arc<str>,
+        /// What the socket said.
+        cause: Arc<str>,
+    },
+    /// No connection to the peer could be made; nothing was sent.
+    #[error("cannot connect to {peer}: {cause}")]
+    Unreachable {
+        /// The address of the peer.
+        peer: Arc<str>,
+        /// What went wrong.
+        cause: Arc<str>,
+    },
+    /// The handler ended, or its endpoint stopped, without an answer.
+    #[error("{target} dropped the ask without an answer")]
+    NeverReplied {
+        /// The endpoint.
+        target: Arc<str>,
+    },
+    /// The deadline had passed before the handler could run; nothing was handled.
+    #[error("{target} got the message after its deadline and dropped it")]
+    Expired {
+        /// The endpoint.
+        target: Arc<str>,
+    },
+    /// The endpoint, or the env at either side, is shutting down.
+    #[error("{target} is stopping")]
+    Stopped {
+        /// The endpoint or env.
+        target: Arc<str>,
+    },
+    /// `ask_blocking` was called on a core's own thread, which would wait for itself.
+    #[error("ask_blocking on a core's own thread would block everything on it: use `ask(..).await` there")]
+    BlockingOnCore,
+}
+
+impl AskError {
+    /// The error for a failure that a receiver told, about `target`.
+    pub(crate) fn from_failure(code: FailureCode, text: &str, target: Arc<str>) -> AskError {
+        let reason = || Arc::from(text);
+        match code {
+            FailureCode::NoEndpoint => AskError::NoEndpoint { target },
+            FailureCode::UnknownMessage => AskError::UnknownMessage { target, message: reason() },
+            FailureCode::Undecodable => AskError::Undecodable { target, reason: reason() },
+            FailureCode::Panicked => AskError::Handler { target, error: HandlerError::panicked(text) },
+            FailureCode::Overloaded => AskError::Overloaded {
+                queue: if text.is_empty() { target } else { reason() },
+                remedy: "send more slowly, or raise Config::inbox_messages at the receiver",
+            },
+            FailureCode::NeverReplied => AskError::NeverReplied { target },
+            FailureCode::Stopped => AskError::Stopped { target },
+            FailureCode::Expired => AskError::Expired { target },
+            FailureCode::BadReply => AskError::BadReply { target, reason: reason() },
+            FailureCode::Handler | FailureCode::Unknown => AskError::Handler { target, error: HandlerError::new(text) },
+        }
+    }
+}
+
+/// Why a one-way message was refused at the sender. Once accepted, it is delivered at most once, and what happens
+/// to it is not told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The endpoint lives in this env and has stopped, or was never there.
+    #[error("no endpoint {target}: it was never registered there, or has stopped")]
+    NoEndpoint {
+        /// The endpoint.
+        target: Arc<str>,
+    },
+    /// The message does not serialise, or is larger than the peer accepts.
+    #[error("the message for {target} cannot be sent: {reason}")]
+    Unsendable {
+        /// The endpoint.
+        target: Arc<str>,
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
+    /// A queue on the way is full.
+    #[error("{queue} is full: {remedy}")]
+    Overloaded {
+        /// Which queue, and where.
+        queue: Arc<str>,
+        /// Which setting bounds it.
+        remedy: &'static str,
+    },
+    /// This env is shutting down.
+    #[error("{target} is stopping")]
+    Stopped {
+        /// The env.
+        target: Arc<str>,
+    },
+}

@@ -1,0 +1,13 @@
+//! Connections as state machines: bytes in, events out; frames in, bytes out.
+//!
+//! No system call, no clock and no socket in here. The shard feeds what the ring delivers and sends what these
+//! types hold ready, so all of it runs under plain tests.
+
+pub mod connection;
+pub mod errors;
+pub mod handoff;
+pub mod outbox;
+pub mod peer;
+pub mod pending;
+pub mod reader;
+pub mod writer;

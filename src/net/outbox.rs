@@ -1,0 +1,220 @@
+//! What one core has toward one peer: a connection, or the way to one, and the frames that wait for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::ConnectionId;
+use crate::wire::frame::{Frame, Resolved, frame_length};
+
+/// How long to wait before the next attempt to connect: doubled with each failure, between `first` and `last`.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// After the first failure.
+    pub first: Duration,
+    /// At most.
+    pub last: Duration,
+}
+
+impl Backoff {
+    /// The pause after `failures` failures in a row. `random` spreads it over the upper half of its range, so that
+    /// many clients of a restarted server do not come back at once ("equal jitter").
+    pub fn pause(&self, failures: u32, random: u64) -> Duration {
+        let whole = self.first.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.last);
+        let half = whole / 2;
+        half + half.mul_f64(random as f64 / u64::MAX as f64)
+    }
+}
+
+/// How far the way to the peer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    /// Nobody has asked for one.
+    Down,
+    /// The host name is being resolved, or the socket is connecting, or its hello is awaited.
+    Dialling(Option<ConnectionId>),
+    /// The last attempt failed; the next may begin when the pause is over.
+    Pausing,
+    /// Frames travel.
+    Up(ConnectionId),
+}
+
+#[derive(Debug)]
+struct Name {
+    name: Arc<str>,
+    /// What the peer told about it; good for one connection.
+    resolved: Option<Resolved>,
+}
+
+impl Link {
+    /// The connection that frames can be written to.
+    #[inline]
+    pub fn connection(self) -> Option<ConnectionId> {
+        match self {
+            Link::Up(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// One core's outbox toward one peer.
+///
+/// While the link is up, frames are encoded straight into its connection and nothing is kept here. Until then they
+/// gather in `waiting`, in order, and leave with the first send once the link is up, apart from asks that have
+/// ended by then.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Tells this peer from an earlier holder of its index.
+    pub serial: u64,
+    /// The peer's address.
+    pub address: Arc<str>,
+    /// The way to the peer.
+    pub link: Link,
+    /// Frames that wait for the link.
+    pub waiting: Vec<u8>,
+    /// The endpoint names used with this peer, by their number.
+    names: Vec<Option<Name>>,
+    /// Failed attempts since the last success.
+    pub failures: u32,
+    /// The last ref to the peer is gone: close when nothing is under way.
+    pub forgotten: bool,
+}
+
+impl Outbox {
+    /// An outbox without a connection.
+    pub fn new(serial: u64, address: Arc<str>) -> Outbox {
+        Outbox {
+            serial,
+            address,
+            link: Link::Down,
+            waiting: Vec::new(),
+            names: Vec::new(),
+            failures: 0,
+            forgotten: false,
+        }
+    }
+
+    /// What the peer told about the name with this number.
+    #[inline]
+    pub fn resolution(&mut self, index: u32, name: &Arc<str>) -> Option<Resolved> {
+        let at = index as usize;
+        if self.names.len() <= at {
+            self.names.resize_with(at + 1, || None);
+        }
+        self.names[at].get_or_insert_with(|| Name { name: name.clone(), resolved: None }).resolved
+    }
+
+    /// Keeps what the peer told about a name, or forgets it.
+    pub fn resolve(&mut self, index: u32, resolved: Option<Resolved>) {
+        if let Some(Some(name)) = self.names.get_mut(index as usize) {
+            name.resolved = resolved;
+        }
+    }
+
+    /// What the peer told about the name with this number, if it was used before.
+    pub fn resolved(&self, index: u32) -> Option<Resolved> {
+        self.names.get(index as usize)?.as_ref()?.resolved
+    }
+
+    /// `name@address`, for people.
+    pub fn describe(&self, index: u32) -> Arc<str> {
+        match self.names.get(index as usize) {
+            Some(Some(name)) => format!("{}@{}", name.name, self.address).into(),
+            _ => self.address.clone(),
+        }
+    }
+
+    /// The link is gone, or could not be made; ids from it are worthless. Returns the number of one-way messages
+    /// that were waiting and are lost.
+    pub fn link_lost(&mut self) -> u64 {
+        self.names.iter_mut().flatten().for_each(|name| name.resolved = None);
+        count_one_way(&std::mem::take(&mut self.waiting))
+    }
+
+    /// The link is up: moves the waiting frames to `out`, apart from asks that `alive` denies and frames above the
+    /// peer's limit. Returns the ids of asks whose frames are too large, and how many one-way messages were.
+    pub fn release(&mut self, out: &mut Vec<u8>, limit: u32, alive: impl Fn(u64) -> bool) -> (Vec<u64>, u64) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (mut refused, mut lost) = (Vec::new(), 0);
+        for (frame, request) in frames(&waiting) {
+            match request {
+                Some(request) if request != 0 && !alive(request) => {}
+                _ if frame.len() <= limit as usize => out.extend_from_slice(frame),
+                Some(request) if request != 0 => refused.push(request),
+                _ => lost += 1,
+            }
+        }
+        (refused, lost)
+    }
+}
+
+/// How many one-way messages are in a buffer of our own frames.
+pub fn count_one_way(bytes: &[u8]) -> u64 {
+    frames(bytes).filter(|(_, request)| *request == Some(0)).count() as u64
+}
+
+/// The frames in a buffer of our own, each with the request id if it is a request.
+fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], Option<u64>)> {
+    std::iter::from_fn(move || {
+        let length = frame_length(bytes, u32::MAX).ok()??;
+        let (frame, rest) = bytes.split_at_checked(length)?;
+        bytes = rest;
+        match Frame::parse(frame) {
+            Ok(Frame::Request { head, .. }) => Some((frame, Some(head.request))),
+            _ => Some((frame, None)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::{Draft, RequestHead, Route, Target};
+    use crate::wire::message::MessageId;
+
+    fn push(out: &mut Vec<u8>, request: u64, payload: usize) {
+        let head = RequestHead {
+            request,
+            target: Target::Name("x"),
+            route: Route::Here,
+            message: MessageId(1),
+            deadline_us: None,
+        };
+        let mut draft = Draft::request(out, &head);
+        draft.payload().extend(std::iter::repeat_n(0, payload));
+        draft.finish(u32::MAX).unwrap();
+    }
+
+    #[test]
+    fn waiting_frames_leave_in_order_without_the_dead_and_the_too_large() {
+        let mut outbox = Outbox::new(1, "h:1".into());
+        for (request, payload) in [(1, 0), (2, 0), (0, 0), (3, 1000), (0, 1000), (4, 0)] {
+            push(&mut outbox.waiting, request, payload);
+        }
+        let mut out = Vec::new();
+        let (refused, lost) = outbox.release(&mut out, 100, |request| request != 2);
+        assert_eq!((refused, lost), (vec![3], 1));
+        let left: Vec<_> = frames(&out).map(|(_, request)| request.unwrap()).collect();
+        assert_eq!(left, [1, 0, 4]);
+        assert!(outbox.waiting.is_empty());
+    }
+
+    #[test]
+    fn lost_one_way_messages_are_counted() {
+        let mut outbox = Outbox::new(1, "h:1".into());
+        for request in [1, 0, 0] {
+            push(&mut outbox.waiting, request, 3);
+        }
+        assert_eq!(outbox.link_lost(), 2);
+        assert!(outbox.waiting.is_empty());
+    }
+
+    #[test]
+    fn pauses_grow_to_their_limit_and_are_spread() {
+        let backoff = Backoff { first: Duration::from_millis(50), last: Duration::from_secs(5) };
+        assert_eq!(backoff.pause(1, u64::MAX), Duration::from_millis(50));
+        assert_eq!(backoff.pause(1, 0), Duration::from_millis(25));
+        assert_eq!(backoff.pause(2, u64::MAX), Duration::from_millis(100));
+        assert_eq!(backoff.pause(1000, u64::MAX), Duration::from_secs(5));
+        assert!(backoff.pause(8, 0) >= Duration::from_millis(2500));
+    }
+}

@@ -1,0 +1,153 @@
+//! Peers and the endpoint names used with them, numbered so that the path of a message needs no hashing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A node that refs point at, known by its address.
+///
+/// All refs of an env to one address share one `Peer`. Its index is the place of its outbox on every core; when the
+/// last ref is gone the index is given back, and `serial` tells a later holder of the index apart.
+pub struct Peer {
+    index: u32,
+    serial: u64,
+    address: Arc<str>,
+    names: Mutex<HashMap<Arc<str>, u32>>,
+    registry: Arc<Peers>,
+}
+
+impl Peer {
+    /// Place of this peer's outbox on every core.
+    #[inline]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Unique among all peers that this process ever had.
+    #[inline]
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    /// The number of an endpoint name at this peer: the same for all refs with that name.
+    pub fn name_index(&self, name: &Arc<str>) -> u32 {
+        let mut names = lock(&self.names);
+        let next = names.len() as u32;
+        *names.entry(name.clone()).or_insert(next)
+    }
+
+    /// The endpoint name with this number.
+    pub fn name(&self, index: u32) -> Option<Arc<str>> {
+        lock(&self.names).iter().find(|(_, i)| **i == index).map(|(name, _)| name.clone())
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Peer({} at {})", self.index, self.address)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let mut table = lock(&self.registry.table);
+        // A new peer with this address may have taken the entry between the last ref's end and here.
+        if table.by_address.get(&self.address).is_some_and(|weak| weak.strong_count() == 0) {
+            table.by_address.remove(&self.address);
+        }
+        table.free.push(self.index);
+        drop(table);
+        (self.registry.forget)(self.index, self.serial);
+    }
+}
+
+/// All peers of an env.
+pub struct Peers {
+    table: Mutex<Table>,
+    forget: Box<dyn Fn(u32, u64) + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Table {
+    by_address: HashMap<Arc<str>, Weak<Peer>>,
+    free: Vec<u32>,
+    next: u32,
+}
+
+impl Peers {
+    /// An empty registry. `forget` is called with index and serial of each peer whose last ref is gone, on the
+    /// thread that dropped it.
+    pub fn new(forget: impl Fn(u32, u64) + Send + Sync + 'static) -> Arc<Peers> {
+        Arc::new(Peers { table: Mutex::default(), forget: Box::new(forget) })
+    }
+
+    /// The peer at this address.
+    pub fn at(self: &Arc<Peers>, address: &str) -> Arc<Peer> {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let mut table = lock(&self.table);
+        if let Some(peer) = table.by_address.get(address).and_then(Weak::upgrade) {
+            return peer;
+        }
+        let index = table.free.pop().unwrap_or_else(|| {
+            table.next += 1;
+            table.next - 1
+        });
+        let peer = Arc::new(Peer {
+            index,
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            address: address.into(),
+            names: Mutex::default(),
+            registry: self.clone(),
+        });
+        table.by_address.insert(peer.address.clone(), Arc::downgrade(&peer));
+        peer
+    }
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Peers({})", lock(&self.table).by_address.len())
+    }
+}
+
+/// The tables are whole after every step, so a panic elsewhere while they were locked does not spoil them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refs_to_one_address_share_a_peer_and_its_index_comes_back() {
+        let forgotten = Arc::new(Mutex::new(Vec::new()));
+        let log = forgotten.clone();
+        let peers = Peers::new(move |index, serial| log.lock().unwrap().push((index, serial)));
+        let a = peers.at("h:1");
+        let b = peers.at("h:2");
+        assert!(Arc::ptr_eq(&a, &peers.at("h:1")));
+        assert_ne!(a.index(), b.index());
+        let (index, serial) = (a.index(), a.serial());
+        drop(a);
+        assert_eq!(*forgotten.lock().unwrap(), [(index, serial)]);
+        let c = peers.at("h:3");
+        assert_eq!(c.index(), index);
+        assert_ne!(c.serial(), serial);
+    }
+
+    #[test]
+    fn names_are_numbered_per_peer() {
+        let peers = Peers::new(|_, _| ());
+        let peer = peers.at("h:1");
+        let (x, y): (Arc<str>, Arc<str>) = ("x".into(), "y".into());
+        assert_eq!((peer.name_index(&x), peer.name_index(&y), peer.name_index(&x)), (0, 1, 0));
+        assert_eq!(peer.name(1), Some(y));
+    }
+}

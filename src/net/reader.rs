@@ -1,0 +1,214 @@
+//! The receiving half of a connection: bytes become a hello, then frames.
+
+use crate::wire::frame::{Frame, FrameError, frame_length};
+use crate::wire::handshake::{Hello, HelloError, MAX_HELLO};
+
+/// Capacity that a reassembly buffer may keep once its frame is done, in bytes.
+const KEEP: usize = 64 * 1024;
+
+/// Turns received bytes into a hello and frames.
+///
+/// A frame that lies whole in the received bytes is parsed where it lies. Only a frame that is cut by the end of
+/// a receive buffer is copied, into one allocation of exactly its size, made after its length was checked.
+///
+/// Call [`next`](Reader::next) until it yields `None`: then all bytes are used up.
+#[derive(Debug)]
+pub struct Reader {
+    max_frame: u32,
+    greeted: bool,
+    partial: Vec<u8>,
+    /// The frame in `partial` was handed out: drop it at the next call.
+    spent: bool,
+}
+
+/// What a connection received.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming<'a> {
+    /// The peer's first words; exactly once, before any frame.
+    Hello(Hello),
+    /// A frame.
+    Frame(Frame<'a>),
+}
+
+/// Why a connection is closed by the side that reads it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// Before the first frame.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// In a frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+impl Reader {
+    /// A reader that refuses frames above `max_frame` bytes.
+    pub fn new(max_frame: u32) -> Reader {
+        Reader { max_frame, greeted: false, partial: Vec::new(), spent: false }
+    }
+
+    /// The next thing in `input`, which is advanced past it; `None` once all of `input` is used up.
+    #[inline]
+    pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Incoming<'a>>, ProtocolError> {
+        if !self.greeted {
+            return Ok(self.hello(input)?.map(Incoming::Hello));
+        }
+        if self.spent {
+            self.spent = false;
+            self.partial.clear();
+            if self.partial.capacity() > KEEP {
+                self.partial = Vec::new();
+            }
+        }
+        if self.partial.is_empty() {
+            if let Some(length) = frame_length(input, self.max_frame)?
+                && let Some((frame, rest)) = input.split_at_checked(length)
+            {
+                *input = rest;
+                return Ok(Some(Incoming::Frame(Frame::parse(frame)?)));
+            }
+            if input.is_empty() {
+                return Ok(None);
+            }
+        }
+        if !self.reassemble(input)? {
+            return Ok(None);
+        }
+        self.spent = true;
+        Ok(Some(Incoming::Frame(Frame::parse(&self.partial)?)))
+    }
+
+    /// Moves bytes to `partial`; true once it holds one whole frame.
+    fn reassemble(&mut self, input: &mut &[u8]) -> Result<bool, FrameError> {
+        self.take(4, input);
+        let Some(length) = frame_length(&self.partial, self.max_frame)? else { return Ok(false) };
+        self.partial.reserve_exact(length - self.partial.len());
+        self.take(length, input);
+        Ok(self.partial.len() == length)
+    }
+
+    /// Fills `partial` up to `goal` bytes as far as `input` goes.
+    fn take(&mut self, goal: usize, input: &mut &[u8]) {
+        let count = goal.saturating_sub(self.partial.len()).min(input.len());
+        let (taken, rest) = input.split_at(count);
+        self.partial.extend_from_slice(taken);
+        *input = rest;
+    }
+
+    fn hello(&mut self, input: &mut &[u8]) -> Result<Option<Hello>, HelloError> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let before = self.partial.len();
+        let mut rest = *input;
+        self.take(MAX_HELLO, &mut rest);
+        let Some((hello, used)) = Hello::decode(&self.partial)? else {
+            *input = rest;
+            return Ok(None);
+        };
+        // The hello ends in this piece of input, since it was incomplete before; what follows are frames.
+        *input = &input[used - before..];
+        self.greeted = true;
+        self.partial = Vec::new();
+        Ok(Some(hello))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::Draft;
+
+    fn stream(sizes: &[usize]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let hello = Hello {
+            versions: (1, 1),
+            max_frame: 1,
+            cores: 1,
+            wanted_core: None,
+            incarnation: 1,
+            name: "n".into(),
+            advertised: None,
+        };
+        hello.encode(&mut out);
+        for (i, &size) in sizes.iter().enumerate() {
+            let mut draft = Draft::reply(&mut out, i as u64 + 1, None);
+            draft.payload().extend(std::iter::repeat_n(i as u8, size));
+            draft.finish(1 << 20).unwrap();
+        }
+        out
+    }
+
+    fn check(stream: &[u8], pieces: impl Iterator<Item = usize>, sizes: &[usize]) {
+        let mut reader = Reader::new(1 << 20);
+        let (mut at, mut hellos, mut seen) = (0, 0, 0);
+        for piece in pieces {
+            let end = (at + piece).min(stream.len());
+            let mut input = &stream[at..end];
+            at = end;
+            while let Some(incoming) = reader.next(&mut input).unwrap() {
+                match incoming {
+                    Incoming::Hello(_) => hellos += 1,
+                    Incoming::Frame(Frame::Reply { request, payload, .. }) => {
+                        assert_eq!(request, seen as u64 + 1);
+                        assert_eq!(payload, vec![seen as u8; sizes[seen]]);
+                        seen += 1;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(input.is_empty());
+            if at == stream.len() {
+                break;
+            }
+        }
+        assert_eq!((hellos, seen), (1, sizes.len()));
+    }
+
+    #[test]
+    fn frames_come_out_alike_however_the_bytes_are_cut() {
+        let sizes = [0, 1, 100, 0, 5000, 3, 70_000, 2];
+        let stream = stream(&sizes);
+        for piece in [1, 2, 3, 7, 16, 41, 1000, 16_384, usize::MAX / 2] {
+            check(&stream, std::iter::repeat(piece), &sizes);
+        }
+        let mut state = 1u64;
+        for _ in 0..200 {
+            let pieces = std::iter::from_fn(|| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                Some((state >> 33) as usize % 300)
+            });
+            check(&stream, pieces, &sizes);
+        }
+    }
+
+    #[test]
+    fn a_length_out_of_bounds_ends_the_stream_before_anything_is_allocated() {
+        for bad in [0u32, 15, (1 << 20) + 1, u32::MAX] {
+            for piece in [1, 1000] {
+                let mut bytes = stream(&[]);
+                bytes.extend_from_slice(&bad.to_le_bytes());
+                let mut reader = Reader::new(1 << 20);
+                let outcome = bytes.chunks(piece).try_for_each(|mut input| {
+                    while reader.next(&mut input)?.is_some() {}
+                    Ok::<_, ProtocolError>(())
+                });
+                assert!(matches!(outcome, Err(ProtocolError::Frame(_))), "{bad}");
+                assert!(reader.partial.capacity() < 100);
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_frame_leaves_no_large_buffer_behind() {
+        let mut bytes = stream(&[1 << 19]);
+        let tail = bytes.split_off(bytes.len() - 1);
+        let mut reader = Reader::new(1 << 20);
+        for piece in [&bytes[..], &tail[..]] {
+            let mut input = piece;
+            while reader.next(&mut input).unwrap().is_some() {}
+        }
+        assert_eq!(reader.partial.capacity(), 0);
+    }
+}
