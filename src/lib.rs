@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code, missing_docs)]
 
+pub mod dispatch;
 #[expect(unsafe_code, reason = "a room for unsafe code: tasks, wakers and the memory of suspended handlers")]
 pub mod executor;
 #[expect(unsafe_code, reason = "a room for unsafe code: type-erased messages and the models of the lanes")]

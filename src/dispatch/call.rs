@@ -1,0 +1,152 @@
+//! One request on its way through a handler, and the way back for its answer.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::mesh::parcel::Parcel;
+use crate::net::connection::ConnectionId;
+use crate::wire::codec::{self, CodecError};
+use crate::wire::failure::{FailureCode, HandlerError};
+use crate::wire::frame::Resolved;
+
+/// A deadline that never comes, in nanoseconds of the core's clock.
+pub const NO_DEADLINE: u64 = u64::MAX;
+
+/// Where a request came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// The same core.
+    Here,
+    /// Another core of this env.
+    Core(u16),
+    /// A peer, over this connection of the core.
+    Peer(ConnectionId),
+    /// A peer, over a connection of another core, which passed the request on.
+    Passed {
+        /// The core that owns the connection.
+        core: u16,
+        /// The connection.
+        connection: ConnectionId,
+    },
+}
+
+/// What is known about a request beside its message.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Where the answer goes.
+    pub origin: Origin,
+    /// The asker's id for it; 0 for a one-way message.
+    pub request: u64,
+    /// When the asker gives up, in nanoseconds of the core's clock.
+    pub deadline: u64,
+    /// What to tell the asker about the name it used.
+    pub resolved: Option<Resolved>,
+}
+
+/// Takes answers to where their requests came from. The shard implements it.
+pub trait ReplyPath {
+    /// Sends an answer on its way. Never called for one-way messages, and once for each ask.
+    fn answer(&self, call: &Call, answer: Answer<'_>);
+    /// Whether somebody still waits for the answer, as far as this core can tell at once.
+    fn is_wanted(&self, call: &Call) -> bool;
+    /// The address of the peer behind a connection of this core.
+    fn peer_address(&self, connection: ConnectionId) -> Arc<str>;
+    /// Now, in nanoseconds of the core's clock; cached for the current turn.
+    fn now(&self) -> u64;
+    /// Number of this core in its env.
+    fn core(&self) -> u16;
+}
+
+/// An answer.
+pub enum Answer<'a> {
+    /// A reply.
+    Value(&'a mut dyn Reply),
+    /// An error.
+    Failure(FailureCode, &'a str),
+}
+
+/// A reply of some type: taken as a value by cores of this env, as bytes by peers.
+pub trait Reply {
+    /// Appends the encoded reply.
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError>;
+    /// The reply itself; once.
+    fn take(&mut self) -> Option<Parcel>;
+}
+
+struct ReplyValue<R>(Option<R>);
+
+impl<R: Serialize + Send + 'static> Reply for ReplyValue<R> {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.0.as_ref().map_or(Ok(()), |value| codec::encode(value, out))
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<Parcel> {
+        self.0.take().map(Parcel::new)
+    }
+}
+
+/// The duty to answer one call.
+///
+/// Whoever holds it answers once; if it is dropped instead, the asker is told so at once and does not wait for its
+/// timeout.
+pub struct Responder {
+    call: Call,
+    path: Rc<dyn ReplyPath>,
+}
+
+impl Responder {
+    /// The duty to answer `call` through `path`.
+    #[inline]
+    pub fn new(call: Call, path: &Rc<dyn ReplyPath>) -> Responder {
+        Responder { call, path: path.clone() }
+    }
+
+    /// The call.
+    #[inline]
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// The way that the answer will take.
+    pub fn path(&self) -> &dyn ReplyPath {
+        &*self.path
+    }
+
+    /// Answers with what a handler returned.
+    #[inline]
+    pub fn finish<R: Serialize + Send + 'static>(self, result: Result<R, HandlerError>) {
+        match result {
+            Ok(value) => self.answer(Answer::Value(&mut ReplyValue(Some(value)))),
+            Err(error) => {
+                let code = if error.is_panic() { FailureCode::Panicked } else { FailureCode::Handler };
+                self.fail(code, error.text());
+            }
+        }
+    }
+
+    /// Answers with an error.
+    pub fn fail(self, code: FailureCode, text: &str) {
+        self.answer(Answer::Failure(code, text));
+    }
+
+    #[inline]
+    fn answer(mut self, answer: Answer<'_>) {
+        if self.call.request != 0 {
+            self.path.answer(&self.call, answer);
+            self.call.request = 0;
+        }
+    }
+}
+
+impl Drop for Responder {
+    #[inline]
+    fn drop(&mut self) {
+        if self.call.request != 0 {
+            self.path.answer(&self.call, Answer::Failure(FailureCode::NeverReplied, ""));
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Which names an env has, and where they live.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::wire::frame::{EndpointId, MAX_NAME, Resolved};
+
+/// Where the instances of an endpoint are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Place {
+    /// One, on this core.
+    Core(u16),
+    /// One on every core.
+    EveryCore,
+}
+
+/// Why a name cannot be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// Somebody has it.
+    #[error("an endpoint named {0:?} is already registered in this env")]
+    Taken(Arc<str>),
+    /// It is no name.
+    #[error(
+        "{0:?} is no endpoint name: 1 to {MAX_NAME} bytes, none of them a space, a control character or one of @/?#"
+    )]
+    Invalid(Arc<str>),
+    /// Every id is in use or used up.
+    #[error("this env has used up its {max} endpoint slots", max = EndpointId::MAX_SLOTS)]
+    Full,
+}
+
+/// The names of an env. Read and written only at registration and look-up, never on the path of a message.
+#[derive(Debug, Default)]
+pub struct Directory {
+    tables: RwLock<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    names: HashMap<Arc<str>, (EndpointId, Place)>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    name: Arc<str>,
+    /// Instances that have not ended; the slot is free when none is left.
+    instances: u32,
+}
+
+/// Whether `name` may name an endpoint: it must fit a URI and a frame.
+pub fn is_valid_name(name: &str) -> bool {
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"@/?#".contains(c);
+    !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(plain)
+}
+
+impl Directory {
+    /// Enters a name with `instances` instances and gives it an id.
+    pub fn reserve(&self, name: &str, place: Place, instances: u32) -> Result<EndpointId, NameError> {
+        if !is_valid_name(name) {
+            return Err(NameError::Invalid(name.into()));
+        }
+        let mut tables = self.write();
+        if tables.names.contains_key(name) {
+            return Err(NameError::Taken(name.into()));
+        }
+        let name: Arc<str> = name.into();
+        let id = match tables.free.pop() {
+            Some(at) => {
+                let slot = &mut tables.slots[at as usize];
+                *slot = Slot { generation: slot.generation + 1, name: name.clone(), instances };
+                EndpointId::new(at, slot.generation)
+            }
+            None if tables.slots.len() < EndpointId::MAX_SLOTS as usize => {
+                tables.slots.push(Slot { generation: 0, name: name.clone(), instances });
+                EndpointId::new(tables.slots.len() as u32 - 1, 0)
+            }
+            None => return Err(NameError::Full),
+        };
+        tables.names.insert(name, (id, place));
+        Ok(id)
+    }
+
+    /// Removes the name of this endpoint, so that it can be used again at once; nothing happens if another endpoint
+    /// has it by now. True if this endpoint had it.
+    pub fn unname(&self, id: EndpointId) -> bool {
+        let mut tables = self.write();
+        let Some(name) = tables.slots.get(id.slot()).map(|slot| slot.name.clone()) else { return false };
+        let had = tables.names.get(&name).is_some_and(|(holder, _)| *holder == id);
+        if had {
+            tables.names.remove(&name);
+        }
+        had
+    }
+
+    /// One instance of the endpoint has ended. After the last one the id's slot is free for another endpoint, unless
+    /// its generations are used up.
+    pub fn release(&self, id: EndpointId) {
+        let mut tables = self.write();
+        let Some(slot) = tables.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation()) else {
+            return;
+        };
+        slot.instances = slot.instances.saturating_sub(1);
+        if slot.instances == 0 && slot.generation + 1 < EndpointId::MAX_GENERATIONS {
+            tables.free.push(id.slot() as u32);
+        }
+    }
+
+    /// Who has this name.
+    pub fn find(&self, name: &str) -> Option<(EndpointId, Place)> {
+        self.read().names.get(name).copied()
+    }
+
+    /// Who has this name, in the words of the wire.
+    pub fn resolve(&self, name: &str) -> Option<Resolved> {
+        self.find(name).map(|(endpoint, place)| match place {
+            Place::Core(core) => Resolved { endpoint, core: Some(core) },
+            Place::EveryCore => Resolved { endpoint, core: None },
+        })
+    }
+
+    /// The name that the endpoint had; for errors.
+    pub fn name(&self, id: EndpointId) -> Option<Arc<str>> {
+        self.read().slots.get(id.slot()).filter(|s| s.generation == id.generation()).map(|s| s.name.clone())
+    }
+
+    /// All endpoints that have a name.
+    pub fn all(&self) -> Vec<EndpointId> {
+        self.read().names.values().map(|(id, _)| *id).collect()
+    }
+
+    // The tables are whole after every step, so a panic of another holder does not spoil them.
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_id_never_means_the_next_holder_of_its_name() {
+        let directory = Directory::default();
+        let first = directory.reserve("bank", Place::EveryCore, 2).unwrap();
+        assert!(matches!(directory.reserve("bank", Place::Core(0), 1), Err(NameError::Taken(_))));
+        directory.unname(first);
+        let second = directory.reserve("bank", Place::Core(0), 1).unwrap();
+        assert_ne!(first, second);
+        directory.unname(first);
+        assert_eq!(directory.find("bank"), Some((second, Place::Core(0))));
+        directory.release(first);
+        assert_eq!(directory.reserve("a", Place::Core(0), 1).unwrap().slot(), 2, "one instance still runs");
+        directory.release(first);
+        let third = directory.reserve("b", Place::Core(0), 1).unwrap();
+        assert_eq!((third.slot(), third.generation()), (first.slot(), 1));
+        assert_eq!(directory.name(first), None);
+    }
+
+    #[test]
+    fn a_slot_with_no_generations_left_is_retired() {
+        let directory = Directory::default();
+        for _ in 0..EndpointId::MAX_GENERATIONS {
+            let id = directory.reserve("x", Place::Core(0), 1).unwrap();
+            assert_eq!(id.slot(), 0);
+            directory.unname(id);
+            directory.release(id);
+        }
+        assert_eq!(directory.reserve("x", Place::Core(0), 1).unwrap(), EndpointId::new(1, 0));
+    }
+
+    #[test]
+    fn names_must_fit_a_uri() {
+        let directory = Directory::default();
+        for bad in ["", "a b", "a@b", "a/b", "a?b", "a#b", "a\n", &"x".repeat(256)] {
+            assert!(matches!(directory.reserve(bad, Place::Core(0), 1), Err(NameError::Invalid(_))), "{bad:?}");
+        }
+        for good in ["a", "endpoint-verifier", "größe", &"x".repeat(255)] {
+            assert!(directory.reserve(good, Place::Core(0), 1).is_ok(), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! One core's shard of the dispatcher.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder};
+use super::erased::{AnyEndpoint, Payload};
+use super::inbox::{Body, Envelope, Inbox, InboxLimits};
+use crate::executor::future_cell::FutureCell;
+use crate::executor::key::WakeKey;
+use crate::executor::tasks::{Executor, TooManyTasks};
+use crate::wire::failure::{FailureCode, HandlerError};
+use crate::wire::frame::EndpointId;
+use crate::wire::message::MessageId;
+
+/// Called once with the outcome of `on_start`.
+pub type Started = Box<dyn FnOnce(Result<(), HandlerError>)>;
+
+/// What an endpoint is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Its `on_start` runs.
+    Starting,
+    /// Nothing.
+    Idle,
+    /// One of its handlers is suspended.
+    Busy,
+    /// Its `on_stop` runs.
+    Stopping,
+}
+
+struct Slot {
+    id: EndpointId,
+    name: Arc<str>,
+    endpoint: Box<dyn AnyEndpoint>,
+    inbox: RefCell<Inbox>,
+    cell: RefCell<FutureCell>,
+    phase: Cell<Phase>,
+    /// No message is taken any more; `on_stop` comes after those that are queued.
+    closing: Cell<bool>,
+    /// The call whose handler is suspended.
+    current: Cell<Option<(Origin, u64)>>,
+    started: Cell<Option<Started>>,
+    key: WakeKey,
+}
+
+/// What happened to messages on a core; counters that only grow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DispatchStats {
+    /// Messages whose handler was run.
+    pub handled: u64,
+    /// Messages refused since the inbox was full.
+    pub overloaded: u64,
+    /// Messages dropped since their deadline had passed.
+    pub expired: u64,
+    /// Messages dropped, or handlers stopped, since the asker gave up.
+    pub cancelled: u64,
+    /// Messages for endpoints that do not exist.
+    pub unknown: u64,
+}
+
+/// The endpoints of one core.
+///
+/// A message for an idle endpoint from a peer is handled where it lies; every other message waits in the inbox, and
+/// the endpoint's turn comes through the executor's ready queue, in line with the tasks. No table is borrowed
+/// while user code runs.
+pub struct Dispatcher {
+    slots: RefCell<Vec<Option<Rc<Slot>>>>,
+    ended: RefCell<VecDeque<EndpointId>>,
+    executor: Rc<Executor>,
+    limits: InboxLimits,
+    stats: Cell<DispatchStats>,
+    live: Cell<usize>,
+    /// Buffers for messages that wait as bytes.
+    spares: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Dispatcher {
+    /// A shard without endpoints.
+    pub fn new(executor: Rc<Executor>, limits: InboxLimits) -> Dispatcher {
+        Dispatcher {
+            slots: RefCell::default(),
+            ended: RefCell::default(),
+            executor,
+            limits,
+            stats: Cell::default(),
+            live: Cell::new(0),
+            spares: RefCell::default(),
+        }
+    }
+
+    /// Puts an endpoint in the place that its id names and queues its `on_start`.
+    pub fn insert(
+        &self,
+        id: EndpointId,
+        name: Arc<str>,
+        endpoint: Box<dyn AnyEndpoint>,
+        started: Started,
+    ) -> Result<(), (TooManyTasks, Started)> {
+        let key = match self.executor.attach(id.slot() as u32) {
+            Ok(key) => key,
+            Err(error) => return Err((error, started)),
+        };
+        let slot = Slot {
+            id,
+            name,
+            endpoint,
+            inbox: RefCell::default(),
+            cell: RefCell::new(FutureCell::new()),
+            phase: Cell::new(Phase::Starting),
+            closing: Cell::new(false),
+            current: Cell::new(None),
+            started: Cell::new(Some(started)),
+            key,
+        };
+        let mut slots = self.slots.borrow_mut();
+        if slots.len() <= id.slot() {
+            slots.resize_with(id.slot() + 1, || None);
+        }
+        slots[id.slot()] = Some(Rc::new(slot));
+        self.live.set(self.live.get() + 1);
+        self.executor.wake(key);
+        Ok(())
+    }
+
+    /// Endpoints that have not ended.
+    pub fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> DispatchStats {
+        self.stats.get()
+    }
+
+    /// Messages that wait, in all inboxes.
+    pub fn queued(&self) -> usize {
+        self.slots.borrow().iter().flatten().map(|slot| slot.inbox.borrow().len()).sum()
+    }
+
+    /// Endpoints that ended since the last call: their ids can be released.
+    pub fn take_ended(&self) -> Option<EndpointId> {
+        self.ended.borrow_mut().pop_front()
+    }
+
+    #[inline]
+    fn find(&self, id: EndpointId) -> Option<Rc<Slot>> {
+        self.slots.borrow().get(id.slot())?.as_ref().filter(|slot| slot.id == id).cloned()
+    }
+
+    #[inline]
+    fn count(&self, change: impl FnOnce(&mut DispatchStats)) {
+        let mut stats = self.stats.get();
+        change(&mut stats);
+        self.stats.set(stats);
+    }
+
+    /// Delivers a message that lies in a receive buffer: handled at once if its endpoint is idle.
+    #[inline]
+    pub fn deliver_bytes(
+        &self,
+        id: EndpointId,
+        call: Call,
+        message: MessageId,
+        bytes: &[u8],
+        path: &Rc<dyn ReplyPath>,
+    ) {
+        let Some(slot) = self.accepting(id, call, path) else { return };
+        if slot.phase.get() == Phase::Idle && slot.inbox.borrow().is_empty() {
+            self.handle(&slot, call, message, Payload::Bytes(bytes), path);
+            return;
+        }
+        let mut body = self.spares.borrow_mut().pop().unwrap_or_default();
+        body.extend_from_slice(bytes);
+        self.queue(&slot, Envelope { call, message, body: Body::Bytes(body) }, path);
+    }
+
+    /// Delivers a message into its endpoint's inbox.
+    #[inline]
+    pub fn deliver(&self, id: EndpointId, envelope: Envelope, path: &Rc<dyn ReplyPath>) {
+        if let Some(slot) = self.accepting(id, envelope.call, path) {
+            self.queue(&slot, envelope, path);
+        }
+    }
+
+    /// The endpoint, or the asker is told that there is none.
+    #[inline]
+    fn accepting(&self, id: EndpointId, call: Call, path: &Rc<dyn ReplyPath>) -> Option<Rc<Slot>> {
+        let slot = self.find(id);
+        let refusal = match &slot {
+            Some(slot) if !slot.closing.get() => return Some(slot.clone()),
+            Some(_) => FailureCode::Stopped,
+            None => FailureCode::NoEndpoint,
+        };
+        self.count(|stats| stats.unknown += 1);
+        Responder::new(call, path).fail(refusal, "");
+        None
+    }
+
+    #[inline]
+    fn queue(&self, slot: &Slot, envelope: Envelope, path: &Rc<dyn ReplyPath>) {
+        let pushed = slot.inbox.borrow_mut().push(envelope, &self.limits);
+        match pushed {
+            Ok(()) => self.executor.wake(slot.key),
+            Err(refused) => {
+                self.count(|stats| stats.overloaded += 1);
+                let text = format!("the inbox of {}", slot.name);
+                Responder::new(refused, path).fail(FailureCode::Overloaded, &text);
+            }
+        }
+    }
+
+    /// Whether an inbox takes one more message; for senders on the same core, who are told at once.
+    pub fn has_room(&self, id: EndpointId) -> Result<(), FailureCode> {
+        match self.find(id) {
+            Some(slot) if slot.closing.get() => Err(FailureCode::Stopped),
+            Some(slot) if slot.inbox.borrow().len() >= self.limits.messages => {
+                self.count(|stats| stats.overloaded += 1);
+                Err(FailureCode::Overloaded)
+            }
+            Some(_) => Ok(()),
+            None => Err(FailureCode::NoEndpoint),
+        }
+    }
+
+    /// Runs the handler of one message. The endpoint is idle.
+    #[inline]
+    fn handle(&self, slot: &Slot, call: Call, message: MessageId, payload: Payload<'_>, path: &Rc<dyn ReplyPath>) {
+        let responder = Responder::new(call, path);
+        if call.deadline != NO_DEADLINE && call.deadline <= path.now() {
+            self.count(|stats| stats.expired += 1);
+            responder.fail(FailureCode::Expired, "");
+            return;
+        }
+        self.count(|stats| stats.handled += 1);
+        let waker = self.executor.waker(slot.key);
+        let mut cx = Context::from_waker(&waker);
+        slot.phase.set(Phase::Busy);
+        slot.current.set(Some((call.origin, call.request)));
+        let mut cell = slot.cell.borrow_mut();
+        if slot.endpoint.handle(message, payload, responder, &mut cell, &mut cx).is_ready() {
+            slot.phase.set(Phase::Idle);
+            slot.current.set(None);
+        }
+    }
+
+    /// An endpoint's turn: resumes what is suspended, then handles up to `budget` messages. Returns how many.
+    pub fn run(&self, token: u32, budget: usize, path: &Rc<dyn ReplyPath>) -> usize {
+        let slot = self.slots.borrow().get(token as usize).cloned().flatten();
+        let Some(slot) = slot else { return 0 };
+        if slot.phase.get() != Phase::Idle && !self.resume(&slot, path) {
+            return 0;
+        }
+        for handled in 0..budget {
+            if slot.phase.get() != Phase::Idle {
+                return handled;
+            }
+            let next = slot.inbox.borrow_mut().pop();
+            let Some(mut envelope) = next else {
+                if slot.closing.get() {
+                    slot.phase.set(Phase::Stopping);
+                    self.resume_stop(&slot);
+                }
+                return handled;
+            };
+            if path.is_wanted(&envelope.call) {
+                self.handle(&slot, envelope.call, envelope.message, envelope.body.payload(), path);
+            } else {
+                self.count(|stats| stats.cancelled += 1);
+            }
+            self.recycle(envelope.body);
+        }
+        self.executor.wake(slot.key);
+        budget
+    }
+
+    fn recycle(&self, body: Body) {
+        if let Body::Bytes(mut bytes) = body {
+            let mut spares = self.spares.borrow_mut();
+            if spares.len() < 256 && bytes.capacity() <= 16 * 1024 {
+                bytes.clear();
+                spares.push(bytes);
+            }
+        }
+    }
+
+    /// Polls what is suspended; true if the endpoint is idle afterwards.
+    fn resume(&self, slot: &Rc<Slot>, path: &Rc<dyn ReplyPath>) -> bool {
+        let waker = self.executor.waker(slot.key);
+        let mut cx = Context::from_waker(&waker);
+        match slot.phase.get() {
+            Phase::Idle => true,
+            Phase::Busy => {
+                let ready = slot.cell.borrow_mut().poll(&mut cx).is_ready();
+                if ready {
+                    slot.phase.set(Phase::Idle);
+                    slot.current.set(None);
+                }
+                ready
+            }
+            Phase::Starting => self.resume_start(slot, &mut cx, path),
+            Phase::Stopping => {
+                self.resume_stop(slot);
+                false
+            }
+        }
+    }
+
+    fn resume_start(&self, slot: &Rc<Slot>, cx: &mut Context<'_>, path: &Rc<dyn ReplyPath>) -> bool {
+        let mut cell = slot.cell.borrow_mut();
+        let polled = if cell.is_empty() { slot.endpoint.start(&mut cell, cx) } else { cell.poll(cx) };
+        drop(cell);
+        if polled.is_pending() {
+            return false;
+        }
+        let outcome = slot.endpoint.started();
+        let failed = outcome.is_err();
+        if failed {
+            slot.closing.set(true);
+            while let Some(envelope) = { slot.inbox.borrow_mut().pop() } {
+                Responder::new(envelope.call, path).fail(FailureCode::Stopped, "");
+            }
+            self.remove(slot);
+        } else {
+            slot.phase.set(Phase::Idle);
+        }
+        if let Some(started) = slot.started.take() {
+            started(outcome);
+        }
+        !failed
+    }
+
+    fn resume_stop(&self, slot: &Rc<Slot>) {
+        let waker = self.executor.waker(slot.key);
+        let mut cx = Context::from_waker(&waker);
+        let mut cell = slot.cell.borrow_mut();
+        let polled = if cell.is_empty() { slot.endpoint.stop(&mut cell, &mut cx) } else { cell.poll(&mut cx) };
+        drop(cell);
+        if polled == Poll::Ready(()) {
+            self.remove(slot);
+        }
+    }
+
+    fn remove(&self, slot: &Rc<Slot>) {
+        self.executor.detach(slot.key);
+        let removed = self.slots.borrow_mut()[slot.id.slot()].take();
+        self.live.set(self.live.get() - 1);
+        self.ended.borrow_mut().push_back(slot.id);
+        // The endpoint's own drop may run any code: nothing is borrowed here.
+        drop(removed);
+    }
+
+    /// Takes no further messages for this endpoint; those that are queued are handled, then `on_stop` runs. False if
+    /// it does not exist or is stopping already.
+    pub fn stop(&self, id: EndpointId) -> bool {
+        match self.find(id) {
+            Some(slot) if !slot.closing.replace(true) => {
+                self.executor.wake(slot.key);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Stops every endpoint, except `last`.
+    pub fn stop_all(&self, last: EndpointId) {
+        let all: Vec<_> = self.slots.borrow().iter().flatten().map(|slot| slot.id).collect();
+        for id in all.into_iter().filter(|&id| id != last) {
+            self.stop(id);
+        }
+    }
+
+    /// Ends every endpoint without another message, and without `on_stop` where one of its callbacks hangs.
+    pub fn abandon(&self) {
+        let all: Vec<_> = self.slots.borrow_mut().drain(..).flatten().collect();
+        for slot in all {
+            slot.cell.borrow_mut().clear();
+        }
+        self.live.set(0);
+    }
+
+    /// The asker of a call has given up: takes its message out of the inbox, or stops its handler.
+    pub fn cancel(&self, id: EndpointId, origin: Origin, request: u64) {
+        let Some(slot) = self.find(id) else { return };
+        if slot.phase.get() == Phase::Busy && slot.current.get() == Some((origin, request)) {
+            // Borrowed means that this very handler runs and drops the ask itself: then it goes on.
+            let Ok(mut cell) = slot.cell.try_borrow_mut() else { return };
+            cell.clear();
+            drop(cell);
+            slot.phase.set(Phase::Idle);
+            slot.current.set(None);
+            self.count(|stats| stats.cancelled += 1);
+            self.executor.wake(slot.key);
+        } else if let Some(envelope) = { slot.inbox.borrow_mut().remove(origin, request) } {
+            self.count(|stats| stats.cancelled += 1);
+            self.recycle(envelope.body);
+        }
+    }
+}

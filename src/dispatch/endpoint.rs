@@ -1,0 +1,121 @@
+//! What a user implements: endpoints and their handlers.
+
+use std::future::Future;
+
+use super::context::CallContext;
+use super::erased::{Entry, run_async, run_sync};
+use crate::wire::failure::HandlerError;
+use crate::wire::message::{Ask, Message, MessageId, OneWay};
+
+/// An object that messages reach by its name.
+///
+/// An endpoint is made on the core that owns it and never leaves it, so it may hold `Rc` and `RefCell`. It handles
+/// one message at a time, in the order in which they arrived; a handler that awaits keeps the next message waiting,
+/// though not the other endpoints of its core.
+///
+/// `on_start` runs before the first message, `on_stop` after the last, each exactly once.
+pub trait Endpoint: Sized + 'static {
+    /// Names the messages that this endpoint handles. The compiler checks that each has its handler.
+    fn handlers(handlers: &mut Handlers<Self>);
+
+    /// Runs before the first message. On an error the endpoint is unregistered, its queued messages are refused,
+    /// and whoever registered it gets the error.
+    fn on_start(&mut self) -> impl Future<Output = Result<(), HandlerError>> {
+        std::future::ready(Ok(()))
+    }
+
+    /// Runs after the last message, before the endpoint is dropped.
+    fn on_stop(&mut self) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
+
+    /// A handler, or `on_stop`, returned an error or panicked. The asker, if there is one, is told in any case. Logs
+    /// a warning by default.
+    fn on_error(&mut self, error: &HandlerError) {
+        tracing::warn!(endpoint = std::any::type_name::<Self>(), %error, "a handler failed");
+    }
+}
+
+/// Handles messages of type `M`; the handler may await.
+///
+/// A handler that does not suspend costs no task and no allocation, and one that does suspend none either, once
+/// the endpoint has handled the first of its kind.
+pub trait Handle<M: Message>: Endpoint {
+    /// Handles one message. An error goes to the asker as [`AskError::Handler`](crate::AskError::Handler), then to
+    /// [`Endpoint::on_error`].
+    fn handle(&mut self, message: M, context: &mut CallContext)
+    -> impl Future<Output = Result<M::Reply, HandlerError>>;
+}
+
+/// Handles messages of type `M` without awaiting anything.
+pub trait HandleSync<M: Message>: Endpoint {
+    /// Handles one message; see [`Handle::handle`]. It must not block: everything else on the core would wait.
+    fn handle(&mut self, message: M, context: &mut CallContext) -> Result<M::Reply, HandlerError>;
+}
+
+/// The list of messages that an endpoint handles; filled in by [`Endpoint::handlers`].
+pub struct Handlers<E> {
+    entries: Vec<Entry<E>>,
+}
+
+impl<E: Endpoint> Handlers<E> {
+    pub(super) fn of_endpoint() -> Vec<Entry<E>> {
+        let mut handlers = Handlers { entries: Vec::new() };
+        E::handlers(&mut handlers);
+        handlers.entries
+    }
+
+    /// Asks of type `M` are answered by [`Handle`].
+    pub fn ask<M: Ask>(&mut self) -> &mut Self
+    where
+        E: Handle<M>,
+    {
+        self.add::<M>(run_async::<E, M>)
+    }
+
+    /// Asks of type `M` are answered by [`HandleSync`].
+    pub fn ask_sync<M: Ask>(&mut self) -> &mut Self
+    where
+        E: HandleSync<M>,
+    {
+        self.add::<M>(run_sync::<E, M>)
+    }
+
+    /// One-way messages of type `M` are handled by [`Handle`].
+    pub fn send<M: OneWay>(&mut self) -> &mut Self
+    where
+        E: Handle<M>,
+    {
+        self.add::<M>(run_async::<E, M>)
+    }
+
+    /// One-way messages of type `M` are handled by [`HandleSync`].
+    pub fn send_sync<M: OneWay>(&mut self) -> &mut Self
+    where
+        E: HandleSync<M>,
+    {
+        self.add::<M>(run_sync::<E, M>)
+    }
+
+    fn add<M: Message>(&mut self, run: super::erased::Run<E>) -> &mut Self {
+        self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, run });
+        self
+    }
+}
+
+/// Two handlers of an endpoint whose messages have the same id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clash {
+    /// The shared id.
+    pub id: MessageId,
+    /// The two names.
+    pub names: (&'static str, &'static str),
+}
+
+/// Finds two entries with one id: a message listed twice, or two names that hash alike.
+pub(super) fn find_clash<E>(entries: &[Entry<E>]) -> Option<Clash> {
+    entries.iter().enumerate().find_map(|(i, a)| {
+        let b = entries[..i].iter().find(|b| b.id == a.id)?;
+        Some(Clash { id: a.id, names: (b.name, a.name) })
+    })
+}

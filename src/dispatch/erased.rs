@@ -1,0 +1,210 @@
+//! The typed side of an endpoint, behind an untyped door.
+
+#![expect(
+    clippy::await_holding_refcell_ref,
+    reason = "a handler keeps its endpoint borrowed across awaits: the dispatcher runs one at a time"
+)]
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::call::Responder;
+use super::context::CallContext;
+use super::endpoint::{Clash, Endpoint, Handle, HandleSync, Handlers, find_clash};
+use crate::executor::catch::{catch, panic_text};
+use crate::executor::future_cell::FutureCell;
+use crate::mesh::parcel::Parcel;
+use crate::wire::codec;
+use crate::wire::failure::{FailureCode, HandlerError};
+use crate::wire::message::{Message, MessageId};
+
+/// A message as it reaches its endpoint.
+pub enum Payload<'a> {
+    /// Moved here by a core of this env.
+    Value(Parcel),
+    /// As it lies in a receive buffer.
+    Bytes(&'a [u8]),
+}
+
+/// What the dispatcher can do with an endpoint of any type. Each call runs until the future in `cell` suspends
+/// (`Pending`: poll the cell later) or ends (`Ready`).
+pub trait AnyEndpoint {
+    /// Runs `on_start`; its outcome is in [`started`](Self::started) afterwards.
+    fn start(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()>;
+    /// The outcome of `on_start`; once.
+    fn started(&self) -> Result<(), HandlerError>;
+    /// Runs the handler of a message.
+    fn handle(
+        &self,
+        message: MessageId,
+        payload: Payload<'_>,
+        responder: Responder,
+        cell: &mut FutureCell,
+        cx: &mut Context<'_>,
+    ) -> Poll<()>;
+    /// Runs `on_stop`.
+    fn stop(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// How one message type reaches its handler.
+pub struct Entry<E> {
+    pub(super) id: MessageId,
+    pub(super) name: &'static str,
+    pub(super) version: u16,
+    pub(super) run: Run<E>,
+}
+
+/// Decodes the payload, runs the handler, answers.
+pub(super) type Run<E> = fn(&Rc<RefCell<E>>, Payload<'_>, Responder, &mut FutureCell, &mut Context<'_>) -> Poll<()>;
+
+/// An endpoint with its handlers.
+///
+/// The endpoint sits in a `RefCell` that a running handler keeps borrowed across its awaits. That is no conflict,
+/// since the dispatcher runs one at a time, and it is what lets a handler's future outlive the call that made it
+/// without any unsafe code: the future owns a share of the endpoint.
+pub struct Erased<E> {
+    endpoint: Rc<RefCell<E>>,
+    entries: Vec<Entry<E>>,
+    started: Rc<Cell<Option<Result<(), HandlerError>>>>,
+}
+
+impl<E: Endpoint> Erased<E> {
+    /// Wraps an endpoint, unless two of its messages clash.
+    pub fn new(endpoint: E) -> Result<Erased<E>, Clash> {
+        let entries = Handlers::<E>::of_endpoint();
+        match find_clash(&entries) {
+            Some(clash) => Err(clash),
+            None => Ok(Erased { endpoint: Rc::new(RefCell::new(endpoint)), entries, started: Rc::default() }),
+        }
+    }
+}
+
+impl<E: Endpoint> AnyEndpoint for Erased<E> {
+    fn start(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()> {
+        let (endpoint, started) = (self.endpoint.clone(), self.started.clone());
+        let start = async move {
+            let mut endpoint = endpoint.borrow_mut();
+            started.set(Some(caught(endpoint.on_start()).await));
+        };
+        cell.run(start, cx)
+    }
+
+    fn started(&self) -> Result<(), HandlerError> {
+        self.started.take().unwrap_or_else(|| Err(HandlerError::panicked("on_start did not end")))
+    }
+
+    #[inline]
+    fn handle(
+        &self,
+        message: MessageId,
+        payload: Payload<'_>,
+        responder: Responder,
+        cell: &mut FutureCell,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        match self.entries.iter().find(|entry| entry.id == message) {
+            Some(entry) => (entry.run)(&self.endpoint, payload, responder, cell, cx),
+            None => {
+                let known: Vec<_> = self.entries.iter().map(|e| format!("{} v{}", e.name, e.version)).collect();
+                let text = format!("message id {:#010x}; it handles: {}", message.0, known.join(", "));
+                responder.fail(FailureCode::UnknownMessage, &text);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    fn stop(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()> {
+        let endpoint = self.endpoint.clone();
+        let stop = async move {
+            let mut endpoint = endpoint.borrow_mut();
+            let stopping = async {
+                endpoint.on_stop().await;
+                Ok(())
+            };
+            let result = caught(stopping).await;
+            report(&mut *endpoint, &result);
+        };
+        cell.run(stop, cx)
+    }
+}
+
+pub(super) fn run_async<E: Handle<M>, M: Message>(
+    endpoint: &Rc<RefCell<E>>,
+    payload: Payload<'_>,
+    responder: Responder,
+    cell: &mut FutureCell,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
+    let endpoint = endpoint.clone();
+    let handling = async move {
+        let mut context = CallContext { responder };
+        let result = {
+            let mut endpoint = endpoint.borrow_mut();
+            let result = caught(async { endpoint.handle(message, &mut context).await }).await;
+            report(&mut *endpoint, &result);
+            result
+        };
+        context.responder.finish(result);
+    };
+    cell.run(handling, cx)
+}
+
+pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
+    endpoint: &Rc<RefCell<E>>,
+    payload: Payload<'_>,
+    responder: Responder,
+    _: &mut FutureCell,
+    _: &mut Context<'_>,
+) -> Poll<()> {
+    let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
+    let mut context = CallContext { responder };
+    let result = {
+        let mut endpoint = endpoint.borrow_mut();
+        let result = catch_unwind(AssertUnwindSafe(|| endpoint.handle(message, &mut context)))
+            .unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))));
+        report(&mut *endpoint, &result);
+        result
+    };
+    context.responder.finish(result);
+    Poll::Ready(())
+}
+
+/// The message itself, or the asker is told why not.
+#[inline]
+fn open<M: Message>(payload: Payload<'_>, responder: Responder) -> Option<(M, Responder)> {
+    let opened = match payload {
+        Payload::Value(parcel) => parcel.take::<M>().map_err(|other| {
+            let name = other.type_name();
+            format!("{name} and {} share the message id of {:?}", std::any::type_name::<M>(), M::NAME)
+        }),
+        Payload::Bytes(bytes) => codec::decode::<M>(bytes).map_err(|error| error.to_string()),
+    };
+    match opened {
+        Ok(message) => Some((message, responder)),
+        Err(reason) => {
+            tracing::warn!(message = M::NAME, reason, "a message could not be decoded");
+            responder.fail(FailureCode::Undecodable, &reason);
+            None
+        }
+    }
+}
+
+/// Tells the endpoint about a failure. A panic in `on_error` itself is only logged.
+#[inline]
+fn report<E: Endpoint, T>(endpoint: &mut E, result: &Result<T, HandlerError>) {
+    if let Err(error) = result
+        && let Err(panic) = catch_unwind(AssertUnwindSafe(|| endpoint.on_error(error)))
+    {
+        tracing::error!(panic = panic_text(&*panic), "on_error panicked");
+    }
+}
+
+/// Turns a panic into an error. The endpoint is used again afterwards: what the panic left half done in it is the
+/// user's to mend, as with any other error.
+async fn caught<T>(future: impl Future<Output = Result<T, HandlerError>>) -> Result<T, HandlerError> {
+    catch(future).await.unwrap_or_else(|text| Err(HandlerError::panicked(text)))
+}

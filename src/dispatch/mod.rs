@@ -1,0 +1,13 @@
+//! Endpoints and how messages reach them: one core's shard of the dispatcher.
+//!
+//! Nothing in here knows about sockets or other threads: a message comes in as a value or as bytes, and the answer
+//! leaves through [`ReplyPath`](call::ReplyPath).
+
+pub mod call;
+pub mod context;
+pub mod directory;
+pub mod dispatcher;
+pub mod endpoint;
+pub mod erased;
+pub mod inbox;
+pub mod verifier;

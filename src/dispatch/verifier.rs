@@ -1,0 +1,57 @@
+//! The built-in endpoint that tells whether a name exists.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::context::CallContext;
+use super::directory::Directory;
+use super::endpoint::{Endpoint, HandleSync, Handlers};
+use crate::wire::failure::HandlerError;
+
+/// The name under which every env answers [`Lookup`]s.
+pub const VERIFIER: &str = "endpoint-verifier";
+
+/// Asks whether an endpoint with this name exists.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Lookup {
+    /// The name.
+    pub name: String,
+}
+
+/// Where the endpoint lives, at the moment of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Its id.
+    pub endpoint: u32,
+    /// Its core; none if every core has one.
+    pub core: Option<u16>,
+}
+
+crate::message!(Lookup as "ringpost.Lookup" => Option<Found>);
+
+/// Answers whether a name exists, with which id, on which core. One lives on every core of every env.
+#[derive(Debug)]
+pub struct EndpointVerifier {
+    directory: Arc<Directory>,
+}
+
+impl EndpointVerifier {
+    /// A verifier of these names.
+    pub fn new(directory: Arc<Directory>) -> EndpointVerifier {
+        EndpointVerifier { directory }
+    }
+}
+
+impl Endpoint for EndpointVerifier {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask_sync::<Lookup>();
+    }
+}
+
+impl HandleSync<Lookup> for EndpointVerifier {
+    fn handle(&mut self, lookup: Lookup, _: &mut CallContext) -> Result<Option<Found>, HandlerError> {
+        let found = self.directory.resolve(&lookup.name);
+        Ok(found.map(|at| Found { endpoint: at.endpoint.0, core: at.core }))
+    }
+}
