@@ -1,15 +1,88 @@
-//! An RPC runtime for latency-sensitive Linux services, on io_uring and thread-per-core.
+#![doc = include_str!("../README.md")]
+//!
+//! # The guide
+//!
+//! **An env** ([`RpcEnv`]) is one node: a number of cores, each a thread pinned to a CPU with its own io_uring, its
+//! own endpoints and its own connections. Cores share nothing that a message touches; they pass values to each other
+//! through queues with one sender and one receiver.
+//!
+//! **An endpoint** ([`Endpoint`]) is your object. It is made on the core that owns it and stays there, so it needs no
+//! lock and may hold `Rc`s. It handles one message at a time. Say which messages in [`Endpoint::handlers`], and how in
+//! [`Handle`] (may await) or [`HandleSync`] (may not).
+//!
+//! **A message** ([`Message`]) is a serde type with a name on the wire. [`message!`] makes one; with a reply type it is
+//! for [`ask`](EndpointRef::ask), without for [`send`](EndpointRef::send).
+//!
+//! **A ref** ([`EndpointRef`]) reaches an endpoint on the same core, another core or another node in the same way. It
+//! may be cloned, used on any thread, and sent inside messages.
+//!
+//! # Where code runs, and what it must not do
+//!
+//! Handlers, tasks started with [`spawn`] or [`RpcEnv::spawn_on`], and the factories given to `register` run on a
+//! core's thread. Whatever blocks there blocks all of that core: use `ask(..).await`, never
+//! [`ask_blocking`](EndpointRef::ask_blocking), which answers with an error there. On other threads both work, under
+//! any executor.
+//!
+//! # What is promised
+//!
+//! * Each ask has exactly one outcome: the reply, or an [`AskError`] that says what happened and where. Messages are
+//!   delivered at most once; nothing is sent again after its bytes may have left.
+//! * Messages from one core (or one other thread) to one ref arrive in the order in which they were sent.
+//! * A handler's error or panic goes to the asker, then to [`Endpoint::on_error`]; the endpoint lives on.
+//! * Everything that queues is bounded by [`Config`]; at the bound the sender gets an error, at once.
+//! * A connection that ends takes its asks along: all of them fail at once, with the peer's address. The next ask or
+//!   send connects again.
+//!
+//! # Waiting costs more than working
+//!
+//! What decides latency is how a core waits ([`Idle`]): a core that sleeps needs tens of microseconds to wake up, a
+//! core that spins burns its CPU. The default spins for a while after the last event, for as long as that pays.
 
 #![deny(unsafe_code, missing_docs)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("ringpost needs Linux and its io_uring: see LINUX-ONLY.md");
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("ringpost needs a 64-bit target: see LINUX-ONLY.md");
+
+mod address;
+mod config;
+mod endpoint_ref;
+mod env;
+mod error;
+mod host;
+
+// The floors below are open to this crate's own tests and benchmarks; their interfaces change at will.
+#[doc(hidden)]
 pub mod dispatch;
+#[doc(hidden)]
 #[expect(unsafe_code, reason = "a room for unsafe code: tasks, wakers and the memory of suspended handlers")]
 pub mod executor;
+#[doc(hidden)]
 #[expect(unsafe_code, reason = "a room for unsafe code: type-erased messages and the models of the lanes")]
 pub mod mesh;
+#[doc(hidden)]
 pub mod net;
+#[doc(hidden)]
 #[expect(unsafe_code, reason = "a room for unsafe code: system calls and memory that the kernel writes")]
 pub mod ring;
+#[doc(hidden)]
+pub mod shard;
+#[doc(hidden)]
 pub mod wire;
 
+pub use address::{Address, AddressError};
+pub use config::{Config, CoreSet};
+pub use dispatch::context::{CallContext, Sender};
+pub use dispatch::endpoint::{Endpoint, Handle, HandleSync, Handlers};
+pub use endpoint_ref::{Asking, EndpointRef};
+pub use env::{Builder, RpcEnv};
+pub use error::{
+    AskError, Error, HandlerError, JoinError, LookupError, NameError, RegisterError, SendError, SetupError, SpawnError,
+    StartError,
+};
+pub use executor::idle::Idle;
+pub use ring::{Capabilities, Feature};
+pub use shard::counters::{CoreSnapshot, Snapshot};
+pub use shard::spawn::{JoinHandle, spawn};
 pub use wire::message::{Ask, Message, MessageId, OneWay};

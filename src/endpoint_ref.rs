@@ -1,0 +1,426 @@
+//! Refs: how messages reach an endpoint from anywhere.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+use crate::address::{EndpointUri, SCHEME};
+use crate::dispatch::directory::Place;
+use crate::error::LookupError;
+use crate::mesh::parcel::Parcel;
+use crate::net::errors::{AskError, SendError};
+use crate::net::pending::{AskCell, AskKey, Waiter};
+use crate::shard::ask::{AskOptions, Destination};
+use crate::shard::current;
+use crate::shard::node::{Injected, Node};
+use crate::shard::shard::Shard;
+use crate::wire::frame::core_of_key;
+use crate::wire::message::{Ask, Message, OneWay};
+
+/// A handle on an endpoint, wherever it lives: cheap to clone, usable from any thread, and able to travel inside
+/// messages.
+///
+/// On the thread of a core of its env, an ask takes the short way: a value moved into an inbox of the same core, a
+/// value moved through a lane to another, or bytes written straight into the core's connection. From any other thread
+/// it goes through one of the env's cores.
+///
+/// Messages from one core, or from one other thread, to one ref arrive in the order in which they were sent, asks and
+/// sends together; each arrives at most once.
+#[derive(Clone)]
+pub struct EndpointRef {
+    inner: Arc<Inner>,
+    key: Option<u16>,
+}
+
+struct Inner {
+    node: Arc<Node>,
+    to: Destination,
+}
+
+impl EndpointRef {
+    pub(crate) fn local(node: &Arc<Node>, id: crate::wire::frame::EndpointId, place: Place, name: &str) -> EndpointRef {
+        let to = Destination::Env { id, place, name: name.into() };
+        EndpointRef { inner: Arc::new(Inner { node: node.clone(), to }), key: None }
+    }
+
+    pub(crate) fn resolve(node: &Arc<Node>, uri: &EndpointUri) -> Result<EndpointRef, LookupError> {
+        let address = uri.address.to_string();
+        if node.advertised.get() == Some(&address) {
+            let missing = || LookupError::NotFound { uri: uri.to_string().into() };
+            let (id, place) = node.directory.find(&uri.name).ok_or_else(missing)?;
+            return Ok(EndpointRef::local(node, id, place, &uri.name));
+        }
+        let peer = node.peers.at(&address);
+        let index = peer.name_index(&uri.name);
+        let to = Destination::Peer { peer, name: uri.name.clone(), index };
+        Ok(EndpointRef { inner: Arc::new(Inner { node: node.clone(), to }), key: None })
+    }
+
+    pub(crate) fn destination(&self) -> &Destination {
+        &self.inner.to
+    }
+
+    pub(crate) fn belongs_to(&self, node: &Node) -> bool {
+        self.inner.node.id == node.id
+    }
+
+    /// The endpoint's name.
+    pub fn name(&self) -> &str {
+        match &self.inner.to {
+            Destination::Env { name, .. } | Destination::Peer { name, .. } => name,
+        }
+    }
+
+    /// The endpoint's URI; none if it lives in an env without a listener, where nobody can reach it by address.
+    pub fn uri(&self) -> Option<String> {
+        let address = match &self.inner.to {
+            Destination::Env { .. } => self.inner.node.advertised.get()?.as_str(),
+            Destination::Peer { peer, .. } => peer.address(),
+        };
+        Some(format!("{SCHEME}://{}@{address}", self.name()))
+    }
+
+    /// A ref to the instance that owns `key`, for an endpoint with one on every core: the same key always means the
+    /// same core. Keys are mixed first, so that consecutive ones spread.
+    ///
+    /// Without a key the sender's own core is meant, or the core that owns the connection.
+    pub fn by_key(&self, key: u64) -> EndpointRef {
+        // The finaliser of MurmurHash3 (Appleby, public domain): each input bit changes half of the output bits.
+        let mut hash = key;
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        EndpointRef { inner: self.inner.clone(), key: Some((hash >> 48) as u16) }
+    }
+
+    /// Sends `message` at once and returns its answer to come. It waits at most `Config::ask_timeout`.
+    ///
+    /// The future may be awaited on any thread and by any executor. Dropping it gives the ask up: its slot is free at
+    /// once, and the handler's side is told.
+    #[inline]
+    pub fn ask<M: Ask>(&self, message: M) -> Asking<M::Reply> {
+        self.start(message, None)
+    }
+
+    /// Like [`ask`](Self::ask), with a limit of its own. The clock ticks in steps of about a millisecond; an ask never
+    /// ends early.
+    #[inline]
+    pub fn ask_within<M: Ask>(&self, message: M, timeout: Duration) -> Asking<M::Reply> {
+        self.start(message, Some(timeout))
+    }
+
+    /// Asks, and blocks this thread until the answer is there. On a core's own thread this is an error at once.
+    pub fn ask_blocking<M: Ask>(&self, message: M) -> Result<M::Reply, AskError> {
+        self.block_on(message, None)
+    }
+
+    /// Like [`ask_blocking`](Self::ask_blocking), with a limit of its own.
+    pub fn ask_blocking_within<M: Ask>(&self, message: M, timeout: Duration) -> Result<M::Reply, AskError> {
+        self.block_on(message, Some(timeout))
+    }
+
+    fn block_on<M: Ask>(&self, message: M, timeout: Option<Duration>) -> Result<M::Reply, AskError> {
+        if current::on_core() {
+            return Err(AskError::BlockingOnCore);
+        }
+        match self.start_outside(message, timeout) {
+            State::Outside { cell, .. } => open(cell.answer.wait()),
+            State::Failed(error) => Err(error),
+            _ => unreachable!("an ask from outside has one of the two states"),
+        }
+    }
+
+    /// Sends a one-way message. It never blocks; an error says that the message was refused here, and after `Ok` its
+    /// fate is not told.
+    #[inline]
+    pub fn send<M: OneWay>(&self, message: M) -> Result<(), SendError> {
+        match current::get() {
+            Some(shard) if shard.node.id == self.inner.node.id => shard.send(&self.inner.to, message, self.key),
+            _ => self.send_outside(message),
+        }
+    }
+
+    #[inline]
+    fn start<M: Ask>(&self, message: M, timeout: Option<Duration>) -> Asking<M::Reply> {
+        let state = match current::get() {
+            Some(shard) if shard.node.id == self.inner.node.id => {
+                let options = AskOptions { timeout, key: self.key, waiter: Waiter::Future(None) };
+                match shard.ask(&self.inner.to, message, options) {
+                    Ok(key) => State::OnCore { node: shard.node.id, core: shard.core, key },
+                    Err(error) => State::Failed(error),
+                }
+            }
+            _ => self.start_outside(message, timeout),
+        };
+        Asking { state, reply: PhantomData }
+    }
+
+    fn start_outside<M: Ask>(&self, message: M, timeout: Option<Duration>) -> State {
+        let core = self.entry_core();
+        let cell = Arc::<AskCell>::default();
+        let (to, key, promise) = (self.inner.clone(), self.key, Promise(Some(cell.clone())));
+        let job = move |shard: &Rc<Shard>| {
+            let Some(cell) = promise.take() else { return };
+            let options = AskOptions { timeout, key, waiter: Waiter::Cell(cell.clone()) };
+            match shard.ask(&to.to, message, options) {
+                Ok(key) => cell.key.store(key.0, Ordering::Relaxed),
+                Err(error) => cell.answer.put(Err(error)),
+            }
+        };
+        match self.inner.node.cores[usize::from(core)].inject(Box::new(job)) {
+            Ok(()) => State::Outside { node: self.inner.node.clone(), core, cell },
+            Err(_) if self.inner.node.closing.load(Ordering::Relaxed) => {
+                State::Failed(AskError::Stopped { target: self.inner.node.name.as_str().into() })
+            }
+            Err(_) => State::Failed(AskError::Overloaded {
+                queue: format!("the injector of core {core}").into(),
+                remedy: "await answers first, or raise Config::injected",
+            }),
+        }
+    }
+
+    fn send_outside<M: OneWay>(&self, message: M) -> Result<(), SendError> {
+        let core = self.entry_core();
+        let (to, key) = (self.inner.clone(), self.key);
+        let job = move |shard: &Rc<Shard>| {
+            if let Err(error) = shard.send(&to.to, message, key) {
+                shard.count(|counters| counters.sends_lost += 1);
+                tracing::warn!(message = M::NAME, %error, "a one-way message was lost");
+            }
+        };
+        let refused = self.inner.node.cores[usize::from(core)].inject(Box::new(job));
+        refused.map_err(|_| match self.inner.node.closing.load(Ordering::Relaxed) {
+            true => SendError::Stopped { target: self.inner.node.name.as_str().into() },
+            false => SendError::Overloaded {
+                queue: format!("the injector of core {core}").into(),
+                remedy: "send more slowly, or raise Config::injected",
+            },
+        })
+    }
+
+    /// The core that a thread which is no core goes through: the endpoint's own, or always the same for one thread.
+    fn entry_core(&self) -> u16 {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        thread_local! {
+            static MINE: Cell<Option<u16>> = const { Cell::new(None) };
+        }
+        let cores = self.inner.node.cores.len() as u16;
+        match (&self.inner.to, self.key) {
+            (Destination::Env { place: Place::Core(core), .. }, _) => *core,
+            (Destination::Env { place: Place::EveryCore, .. }, Some(key)) => core_of_key(key, cores),
+            _ => {
+                let mine = MINE.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
+                MINE.set(Some(mine));
+                mine % cores
+            }
+        }
+    }
+}
+
+/// Answers an ask from outside whose job was dropped with its core.
+struct Promise(Option<Arc<AskCell>>);
+
+impl Promise {
+    fn take(mut self) -> Option<Arc<AskCell>> {
+        self.0.take()
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if let Some(cell) = self.0.take() {
+            cell.answer.put(Err(AskError::Stopped { target: "the env".into() }));
+        }
+    }
+}
+
+/// The answer to an ask, to come. The message is on its way already; dropping this gives the ask up.
+#[must_use = "the ask is given up when this is dropped: await it, or use `send` for a message without an answer"]
+pub struct Asking<R> {
+    state: State,
+    reply: PhantomData<fn() -> R>,
+}
+
+enum State {
+    /// The ask was refused before it left.
+    Failed(AskError),
+    /// The answer comes to a core's table.
+    OnCore { node: u64, core: u16, key: AskKey },
+    /// The answer comes to a cell that any thread may look at.
+    Outside { node: Arc<Node>, core: u16, cell: Arc<AskCell> },
+    /// The answer was taken.
+    Done,
+}
+
+impl<R: 'static> Future for Asking<R> {
+    type Output = Result<R, AskError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::OnCore { node, core, key } = self.state {
+            match current::get() {
+                Some(shard) if shard.node.id == node && shard.core == core => {
+                    let Poll::Ready(answer) = shard.pending.borrow_mut().poll(key, cx) else { return Poll::Pending };
+                    self.state = State::Done;
+                    return Poll::Ready(open(answer));
+                }
+                _ => self.state = move_outside(node, core, key),
+            }
+        }
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Outside { node, core, cell } => match cell.answer.poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(open(answer)),
+                Poll::Pending => {
+                    self.state = State::Outside { node, core, cell };
+                    Poll::Pending
+                }
+            },
+            State::Failed(error) => Poll::Ready(Err(error)),
+            // A future is not polled again after it has ended; whoever does it all the same waits forever.
+            State::Done | State::OnCore { .. } => Poll::Pending,
+        }
+    }
+}
+
+/// The future of an ask that a core's thread made is awaited on another thread: the answer follows it there.
+fn move_outside(node: u64, core: u16, key: AskKey) -> State {
+    let Some(node) = Node::by_id(node) else {
+        return State::Failed(AskError::Stopped { target: "the env".into() });
+    };
+    let cell = Arc::<AskCell>::default();
+    let promise = Promise(Some(cell.clone()));
+    let job = move |shard: &Rc<Shard>| {
+        if let Some(cell) = promise.take() {
+            shard.hand_over_ask(key, cell);
+        }
+    };
+    node.cores[usize::from(core)].inject_always(Injected::Job(Box::new(job)));
+    State::Outside { node, core, cell }
+}
+
+/// The reply out of its parcel.
+#[inline]
+fn open<R: 'static>(answer: Result<Parcel, AskError>) -> Result<R, AskError> {
+    answer?.take::<R>().map_err(|other| AskError::UndecodableReply {
+        target: "a handler of this env".into(),
+        reason: format!("it replied {}, not {}", other.type_name(), std::any::type_name::<R>()).into(),
+    })
+}
+
+impl<R> Drop for Asking<R> {
+    #[inline]
+    fn drop(&mut self) {
+        match &self.state {
+            State::Done | State::Failed(_) => {}
+            State::OnCore { node, core, key } => match current::get() {
+                Some(shard) if shard.node.id == *node && shard.core == *core => shard.abandon_ask(*key),
+                _ => {
+                    if let Some(node) = Node::by_id(*node) {
+                        abandon_outside(&node, *core, *key);
+                    }
+                }
+            },
+            State::Outside { node, core, cell } => {
+                let cell = cell.clone();
+                // The key is known once the ask's own job has run, and jobs run in order.
+                let job = move |shard: &Rc<Shard>| match cell.key.load(Ordering::Relaxed) {
+                    0 => {}
+                    key => shard.abandon_ask(AskKey(key)),
+                };
+                node.cores[usize::from(*core)].inject_always(Injected::Job(Box::new(job)));
+            }
+        }
+    }
+}
+
+fn abandon_outside(node: &Node, core: u16, key: AskKey) {
+    let job = move |shard: &Rc<Shard>| shard.abandon_ask(key);
+    node.cores[usize::from(core)].inject_always(Injected::Job(Box::new(job)));
+}
+
+impl<R> fmt::Debug for Asking<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asking")
+    }
+}
+
+impl fmt::Display for EndpointRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uri() {
+            Some(uri) => f.write_str(&uri),
+            None => write!(f, "{} in env {}", self.name(), self.inner.node.name),
+        }
+    }
+}
+
+impl fmt::Debug for EndpointRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EndpointRef({self}")?;
+        self.key.iter().try_for_each(|key| write!(f, ", key {key}"))?;
+        f.write_str(")")
+    }
+}
+
+/// Two refs of one env are equal if messages to them reach the same endpoint, or whoever has that name at the same
+/// peer, and by the same key.
+impl PartialEq for EndpointRef {
+    fn eq(&self, other: &EndpointRef) -> bool {
+        let same = match (&self.inner.to, &other.inner.to) {
+            (Destination::Env { id: a, .. }, Destination::Env { id: b, .. }) => a == b,
+            (Destination::Peer { peer: a, index: i, .. }, Destination::Peer { peer: b, index: j, .. }) => {
+                Arc::ptr_eq(a, b) && i == j
+            }
+            _ => false,
+        };
+        same && self.inner.node.id == other.inner.node.id && self.key == other.key
+    }
+}
+
+impl Eq for EndpointRef {}
+
+impl Hash for EndpointRef {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.inner.node.id, self.key, self.name()).hash(state);
+    }
+}
+
+/// A ref travels as its URI and key. One to an endpoint in an env without a listener cannot travel.
+impl Serialize for EndpointRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let uri = self.uri().ok_or_else(|| {
+            ser::Error::custom(format_args!("{self} cannot be reached from elsewhere: its env does not listen"))
+        })?;
+        (uri, self.key).serialize(serializer)
+    }
+}
+
+/// A ref takes the env of the core that decodes it; elsewhere it cannot be decoded.
+impl<'de> Deserialize<'de> for EndpointRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<EndpointRef, D::Error> {
+        let (uri, key) = <(String, Option<u16>)>::deserialize(deserializer)?;
+        let uri: EndpointUri = uri.parse().map_err(de::Error::custom)?;
+        let shard = current::get().ok_or_else(|| de::Error::custom("a ref can be decoded on a core's thread only"))?;
+        let endpoint = EndpointRef::resolve(&shard.node, &uri).map_err(de::Error::custom)?;
+        Ok(EndpointRef { key, ..endpoint })
+    }
+}
+
+/// Refs and asks go anywhere; a change that broke this would break users.
+const _: () = {
+    const fn anywhere<T: Send + Sync>() {}
+    const fn any_thread<T: Send>() {}
+    const fn check<M: Message>() {
+        anywhere::<EndpointRef>();
+        any_thread::<Asking<M::Reply>>();
+    }
+    check::<crate::dispatch::verifier::Lookup>();
+};

@@ -1,0 +1,475 @@
+//! One node: its cores, its endpoints, its address.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{channel, sync_channel};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::address::{Address, EndpointUri};
+use crate::config::{Config, CoreSet};
+use crate::dispatch::directory::Place;
+use crate::dispatch::endpoint::Endpoint;
+use crate::dispatch::verifier::{Lookup, VERIFIER};
+use crate::endpoint_ref::EndpointRef;
+use crate::error::{Error, JoinError, LookupError, RegisterError, SpawnError, StartError};
+use crate::executor::idle::Idle;
+use crate::host::thread::{self, Start, StartFailure};
+use crate::ring::{Capabilities, Feature};
+use crate::shard::ask::Destination;
+use crate::shard::counters::Snapshot;
+use crate::shard::current;
+use crate::shard::node::{Job, Node};
+use crate::shard::spawn::{JoinHandle, job};
+use crate::wire::failure::HandlerError;
+use crate::wire::frame::EndpointId;
+
+/// One node: cores, endpoints on them, and an address if it listens.
+///
+/// A handle; clones mean the same env. When the last one is dropped the env begins to shut down, as with
+/// [`shutdown`](RpcEnv::shutdown) and `Config::drain`, and nobody waits for it.
+#[derive(Clone)]
+pub struct RpcEnv(Arc<Inner>);
+
+struct Inner {
+    node: Arc<Node>,
+    address: Option<Address>,
+    capabilities: Capabilities,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.node.shutdown(self.node.config.drain);
+    }
+}
+
+/// How an env is to be: see [`RpcEnv::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before `start`"]
+pub struct Builder {
+    name: String,
+    cores: CoreSet,
+    config: Config,
+    bind: Option<String>,
+    advertise: Option<String>,
+    without: Vec<Feature>,
+}
+
+impl Builder {
+    /// Which CPUs to use: all by default.
+    pub fn cores(mut self, cores: CoreSet) -> Builder {
+        self.cores = cores;
+        self
+    }
+
+    /// All limits at once. Call it before [`idle`](Self::idle), which is one of them.
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// What a core does when it has nothing to do.
+    pub fn idle(mut self, idle: Idle) -> Builder {
+        self.config.idle = idle;
+        self
+    }
+
+    /// Listens on this `host:port`; port 0 means any. If the port is taken, the next ones are tried, up to
+    /// `Config::port_retries`. Without this the env listens nowhere and only asks others (client mode).
+    pub fn bind(mut self, address: impl Into<String>) -> Builder {
+        self.bind = Some(address.into());
+        self
+    }
+
+    /// The host that refs to this env's endpoints carry, if it differs from the one it listens on; the port is the one
+    /// that was bound.
+    pub fn advertise(mut self, host: impl Into<String>) -> Builder {
+        self.advertise = Some(host.into());
+        self
+    }
+
+    /// Does without a feature of the kernel although it is there: to see what it is worth, or to test the way around
+    /// it.
+    pub fn without(mut self, feature: Feature) -> Builder {
+        self.without.push(feature);
+        self
+    }
+
+    /// Starts the cores. Blocks until all of them run, or none does.
+    pub fn start(self) -> Result<RpcEnv, StartError> {
+        self.config.check().map_err(|problem| StartError::Config(problem.into()))?;
+        let probed = Capabilities::probe()?;
+        let capabilities = self.without.iter().fold(probed, |capabilities, feature| capabilities.without(*feature));
+        let cpus = self.cores.cpus()?;
+        let node = Node::new(self.name, self.config, cpus.len());
+        let (listeners, address) = match &self.bind {
+            Some(bind) => {
+                let (listeners, bound) = listen(bind, cpus.len(), node.config.port_retries)?;
+                let wrong = |error| StartError::Config(format!("advertise: {error}").into());
+                let address = match &self.advertise {
+                    Some(host) => Address::new(host, bound.port()).map_err(wrong)?,
+                    None => Address::from(bound),
+                };
+                // The first and only time that it is set.
+                let _ = node.advertised.set(address.to_string());
+                (listeners, Some(address))
+            }
+            None => (Vec::new(), None),
+        };
+        tracing::info!(env = node.name, address = node.advertised.get(), %capabilities, cores = ?cpus, "starting");
+        start_cores(&node, &cpus, listeners, &capabilities)?;
+        Ok(RpcEnv(Arc::new(Inner { node, address, capabilities })))
+    }
+}
+
+fn start_cores(
+    node: &Arc<Node>,
+    cpus: &[usize],
+    listeners: Vec<OwnedFd>,
+    capabilities: &Capabilities,
+) -> Result<(), StartError> {
+    let verifier = node.directory.reserve(VERIFIER, Place::EveryCore, cpus.len() as u32);
+    let verifier = verifier.unwrap_or(EndpointId(0));
+    let mut listeners = listeners.into_iter();
+    let (ready, outcomes) = sync_channel(cpus.len());
+    let mut failure = None;
+    for (core, &cpu) in cpus.iter().enumerate() {
+        let start = Start {
+            node: node.clone(),
+            core: core as u16,
+            cpu: Some(cpu),
+            listener: listeners.next(),
+            capabilities: capabilities.clone(),
+            verifier,
+            ready: ready.clone(),
+        };
+        if let Err(error) = thread::spawn(start) {
+            failure.get_or_insert(StartError::Thread { core, cause: error.to_string().into() });
+            node.core_ended();
+        }
+    }
+    drop(ready);
+    for outcome in outcomes {
+        match outcome {
+            Ok(()) => {}
+            Err(StartFailure::Ring(error)) => failure = failure.or(Some(StartError::Ring(error))),
+            Err(StartFailure::Thread(error)) => {
+                failure = failure.or(Some(StartError::Thread { core: 0, cause: error.to_string().into() }));
+            }
+        }
+    }
+    match failure {
+        None => Ok(()),
+        Some(failure) => {
+            node.shutdown(Duration::ZERO);
+            node.await_end(None);
+            Err(failure)
+        }
+    }
+}
+
+impl RpcEnv {
+    /// Begins an env with this name, which appears in logs and thread names.
+    pub fn builder(name: impl Into<String>) -> Builder {
+        Builder {
+            name: name.into(),
+            cores: CoreSet::all(),
+            config: Config::default(),
+            bind: None,
+            advertise: None,
+            without: Vec::new(),
+        }
+    }
+
+    /// The env's name.
+    pub fn name(&self) -> &str {
+        &self.0.node.name
+    }
+
+    /// Where peers reach this env: the advertised host and the bound port. None in client mode.
+    pub fn address(&self) -> Option<&Address> {
+        self.0.address.as_ref()
+    }
+
+    /// How many cores the env has; they are numbered from 0.
+    pub fn core_count(&self) -> usize {
+        self.0.node.cores.len()
+    }
+
+    /// What the kernel offers, less what [`Builder::without`] left out.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    /// The counters of all cores, at most one turn old each.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.node.snapshot()
+    }
+
+    /// Registers an endpoint on the core with the fewest endpoints. `make` runs on that core; see
+    /// [`register_on`](Self::register_on).
+    pub fn register<E: Endpoint>(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> E + Send + 'static,
+    ) -> Result<EndpointRef, RegisterError> {
+        let doors = self.0.node.cores.iter().map(|door| door.placed.load(Ordering::Relaxed));
+        let (core, _) = doors.enumerate().min_by_key(|(_, placed)| *placed).unwrap_or((0, 0));
+        self.register_on(core, name, make)
+    }
+
+    /// Registers an endpoint on this core. Blocks until `make` and `on_start` have run there; if either fails, the
+    /// endpoint is not registered and its name is free again.
+    ///
+    /// A name is 1 to 255 bytes without spaces, control characters and `@/?#`. Not for a core's own thread.
+    pub fn register_on<E: Endpoint>(
+        &self,
+        core: usize,
+        name: &str,
+        make: impl FnOnce() -> E + Send + 'static,
+    ) -> Result<EndpointRef, RegisterError> {
+        let node = &self.0.node;
+        let cores = node.cores.len();
+        let place = Place::Core(
+            u16::try_from(core).ok().filter(|_| core < cores).ok_or(RegisterError::NoSuchCore { core, cores })?,
+        );
+        let id = self.reserve(name, place, 1)?;
+        let (tell, told) = channel();
+        self.host(core, id, name, make, tell);
+        self.registered(id, place, name, &told, 1)
+    }
+
+    /// Registers one endpoint on every core, all under one name; `make` is given the number of its core. Messages go
+    /// to the sender's own core, to the core that owns the connection, or to the owner of a key: see
+    /// [`EndpointRef::by_key`]. If one instance fails to start, all are stopped.
+    pub fn register_per_core<E: Endpoint>(
+        &self,
+        name: &str,
+        make: impl Fn(usize) -> E + Send + Sync + 'static,
+    ) -> Result<EndpointRef, RegisterError> {
+        let cores = self.core_count();
+        let id = self.reserve(name, Place::EveryCore, cores as u32)?;
+        let (tell, told) = channel();
+        let make = Arc::new(make);
+        for core in 0..cores {
+            let make = make.clone();
+            self.host(core, id, name, move || make(core), tell.clone());
+        }
+        drop(tell);
+        self.registered(id, Place::EveryCore, name, &told, cores)
+    }
+
+    fn reserve(&self, name: &str, place: Place, instances: u32) -> Result<EndpointId, RegisterError> {
+        let node = &self.0.node;
+        if current::on_core() {
+            return Err(RegisterError::BlockingOnCore);
+        }
+        if node.closing.load(Ordering::Relaxed) {
+            return Err(RegisterError::Refused { env: node.name.as_str().into() });
+        }
+        Ok(node.directory.reserve(name, place, instances)?)
+    }
+
+    /// Has a core make an instance and tell how that went.
+    fn host<E: Endpoint>(
+        &self,
+        core: usize,
+        id: EndpointId,
+        name: &str,
+        make: impl FnOnce() -> E + Send + 'static,
+        tell: mpsc::Sender<Result<(), HandlerError>>,
+    ) {
+        let name: Arc<str> = name.into();
+        let door = &self.0.node.cores[core];
+        let job: Job = Box::new(move |shard| {
+            // Nobody listens any more if another instance has failed before.
+            shard.host(id, name, make, Box::new(move |outcome| drop(tell.send(outcome))));
+        });
+        door.placed.fetch_add(1, Ordering::Relaxed);
+        if door.inject(job).is_err() {
+            self.0.node.directory.release(id);
+        }
+    }
+
+    /// Waits for all instances.
+    fn registered(
+        &self,
+        id: EndpointId,
+        place: Place,
+        name: &str,
+        told: &mpsc::Receiver<Result<(), HandlerError>>,
+        instances: usize,
+    ) -> Result<EndpointRef, RegisterError> {
+        let outcomes: Vec<_> = told.iter().take(instances).collect();
+        let refused = || RegisterError::Refused { env: self.0.node.name.as_str().into() };
+        let missing = (outcomes.len() < instances).then(refused);
+        let failed = outcomes.into_iter().find_map(Result::err);
+        let failed = failed.map(|error| RegisterError::Failed { name: name.into(), error });
+        match failed.or(missing) {
+            None => Ok(EndpointRef::local(&self.0.node, id, place, name)),
+            Some(error) => {
+                self.stop_id(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops an endpoint of this env: its name is free at once, messages that are queued are handled, then `on_stop`
+    /// runs. The endpoint is meant, not its name: a ref to an earlier holder stops nobody else. False if it is not of
+    /// this env or has been stopped before.
+    pub fn stop(&self, endpoint: &EndpointRef) -> bool {
+        match endpoint.destination() {
+            Destination::Env { id, .. } if endpoint.belongs_to(&self.0.node) => self.stop_id(*id),
+            _ => false,
+        }
+    }
+
+    fn stop_id(&self, id: EndpointId) -> bool {
+        let known = self.0.node.directory.unname(id);
+        if known {
+            self.0.node.on_every_core(move |shard| {
+                shard.dispatcher.stop(id);
+            });
+        }
+        known
+    }
+
+    /// A ref to the endpoint with this URI, `ringpost://name@host:port`. Nothing is sent: whether the endpoint exists
+    /// shows with the first ask. Only a URI of this env itself is looked up, since that costs nothing.
+    pub fn endpoint_ref(&self, uri: &str) -> Result<EndpointRef, LookupError> {
+        EndpointRef::resolve(&self.0.node, &uri.parse::<EndpointUri>()?)
+    }
+
+    /// A ref to the endpoint with this URI, after its node has said that it exists. It may be gone again by the time
+    /// of the first ask. Waits at most `Config::lookup_timeout`.
+    pub async fn lookup(&self, uri: &str) -> Result<EndpointRef, LookupError> {
+        let (endpoint, verifier) = self.with_verifier(uri)?;
+        let question = Lookup { name: endpoint.name().to_owned() };
+        let found = verifier.ask_within(question, self.0.node.config.lookup_timeout).await;
+        found_or_not(endpoint, uri, found.map(|found| found.is_some()))
+    }
+
+    /// [`lookup`](Self::lookup), blocking. Not for a core's own thread.
+    pub fn lookup_blocking(&self, uri: &str) -> Result<EndpointRef, LookupError> {
+        let (endpoint, verifier) = self.with_verifier(uri)?;
+        let question = Lookup { name: endpoint.name().to_owned() };
+        let found = verifier.ask_blocking_within(question, self.0.node.config.lookup_timeout);
+        found_or_not(endpoint, uri, found.map(|found| found.is_some()))
+    }
+
+    fn with_verifier(&self, uri: &str) -> Result<(EndpointRef, EndpointRef), LookupError> {
+        let mut uri: EndpointUri = uri.parse()?;
+        let endpoint = EndpointRef::resolve(&self.0.node, &uri)?;
+        uri.name = VERIFIER.into();
+        Ok((endpoint, EndpointRef::resolve(&self.0.node, &uri)?))
+    }
+
+    /// Runs a future on this core. `make` runs there too, so the future may hold `Rc`s; only its result travels.
+    pub fn spawn_on<F, Fut>(&self, core: usize, make: F) -> Result<JoinHandle<Fut::Output>, SpawnError>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send,
+    {
+        let cores = self.core_count();
+        let door = self.0.node.cores.get(core).ok_or(SpawnError::NoSuchCore { core, cores })?;
+        let (job, handle) = job(make);
+        door.inject(job).map_err(|_| SpawnError::Full { core })?;
+        Ok(handle)
+    }
+
+    /// Begins to shut the env down and returns at once: no connection, endpoint or ask is taken any more, endpoints
+    /// handle what is queued and run their `on_stop`, what is to be sent is sent; whatever has not ended after
+    /// `deadline` is dropped. Callable from anywhere, a handler included; a second call changes nothing.
+    pub fn shutdown(&self, deadline: Duration) {
+        self.0.node.shutdown(deadline);
+    }
+
+    /// Blocks until the env has shut down. Not for a core's own thread, which would wait for itself.
+    pub fn await_termination(&self) -> Result<(), Error> {
+        if current::on_core() {
+            return Err(JoinError::BlockingOnCore.into());
+        }
+        self.0.node.await_end(None);
+        Ok(())
+    }
+
+    /// Like [`await_termination`](Self::await_termination), for at most `limit`; true if the env has shut down.
+    pub fn await_termination_for(&self, limit: Duration) -> Result<bool, Error> {
+        if current::on_core() {
+            return Err(JoinError::BlockingOnCore.into());
+        }
+        Ok(self.0.node.await_end(Some(limit)))
+    }
+}
+
+impl fmt::Debug for RpcEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RpcEnv({:?}, {} cores", self.name(), self.core_count())?;
+        self.address().iter().try_for_each(|address| write!(f, ", {address}"))?;
+        f.write_str(")")
+    }
+}
+
+fn found_or_not(
+    endpoint: EndpointRef,
+    uri: &str,
+    found: Result<bool, crate::error::AskError>,
+) -> Result<EndpointRef, LookupError> {
+    match found {
+        Ok(true) => Ok(endpoint),
+        Ok(false) => Err(LookupError::NotFound { uri: uri.into() }),
+        Err(error) => Err(LookupError::Ask { uri: uri.into(), error }),
+    }
+}
+
+/// One listening socket per core, all on one port, so that the kernel spreads connections over the cores.
+fn listen(bind: &str, cores: usize, retries: u16) -> Result<(Vec<OwnedFd>, SocketAddr), StartError> {
+    let cannot = |cause: String| StartError::Bind { address: bind.into(), cause: cause.into() };
+    let wished: Address = bind.parse().map_err(|error: crate::address::AddressError| cannot(error.to_string()))?;
+    let resolved = (wished.host().trim_matches(['[', ']']), wished.port()).to_socket_addrs();
+    let resolved = resolved.map_err(|error| cannot(error.to_string()))?.next();
+    let mut address = resolved.ok_or_else(|| cannot("the host has no address".into()))?;
+    let first = wished.port();
+    let last = if first == 0 { 0 } else { first.saturating_add(retries) };
+    for port in first..=last {
+        address.set_port(port);
+        match listen_on(address, cores) {
+            Ok(listening) => return Ok(listening),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(cannot(error.to_string())),
+        }
+    }
+    Err(StartError::PortsTaken { host: wished.host().into(), first, last })
+}
+
+fn listen_on(mut address: SocketAddr, cores: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
+    let domain = Domain::for_address(address);
+    let open = || Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
+    // A first socket without SO_REUSEPORT: two envs must not share a port by accident. SO_REUSEADDR lets it pass
+    // connections of an earlier run that linger.
+    let alone = open()?;
+    alone.set_reuse_address(true)?;
+    alone.bind(&address.into())?;
+    if address.port() == 0 {
+        let bound = alone.local_addr()?.as_socket();
+        address.set_port(bound.map_or(0, |bound| bound.port()));
+    }
+    drop(alone);
+    let listener = |_| {
+        let socket = open()?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1024)?;
+        Ok(OwnedFd::from(socket))
+    };
+    let listeners: io::Result<Vec<OwnedFd>> = (0..cores).map(listener).collect();
+    Ok((listeners?, address))
+}

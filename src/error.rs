@@ -1,0 +1,136 @@
+//! Every error that a user can meet.
+
+use std::sync::Arc;
+
+pub use crate::dispatch::directory::NameError;
+pub use crate::net::errors::{AskError, SendError};
+pub use crate::ring::SetupError;
+pub use crate::shard::spawn::{JoinError, SpawnError};
+pub use crate::wire::failure::HandlerError;
+
+use crate::address::AddressError;
+
+/// Any error of an env, for a `main` that passes all of them on with `?`.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An env did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// An endpoint was not registered.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// A URI is no URI of an endpoint.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A look-up failed.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// An ask failed.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// A send was refused.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// A task was not started.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// A task did not end well.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+/// Why an env did not start. Nothing is left behind.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// This kernel, or its settings, cannot serve. The text names the cause and the remedy.
+    #[error(transparent)]
+    Ring(#[from] SetupError),
+    /// The configuration is out of bounds.
+    #[error("the configuration cannot be used: {0}")]
+    Config(Arc<str>),
+    /// The bind address is no address of this machine, or cannot be used.
+    #[error("cannot listen on {address}: {cause}")]
+    Bind {
+        /// What was asked for.
+        address: Arc<str>,
+        /// What the system said.
+        cause: Arc<str>,
+    },
+    /// The wished port and all that may be tried instead are taken.
+    #[error("ports {first} to {last} of {host} are all taken: choose another, or raise Config::port_retries")]
+    PortsTaken {
+        /// The host part of the bind address.
+        host: Arc<str>,
+        /// The wished port.
+        first: u16,
+        /// The last one that was tried.
+        last: u16,
+    },
+    /// A core's thread could not be made.
+    #[error("cannot start core {core}: {cause}")]
+    Thread {
+        /// Number of the core.
+        core: usize,
+        /// What the system said.
+        cause: Arc<str>,
+    },
+}
+
+/// Why an endpoint was not registered. Its name is free again.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The name is taken, or is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The factory panicked, `on_start` failed, or two messages of the endpoint have the same id.
+    #[error("endpoint {name:?} did not start: {error}")]
+    Failed {
+        /// Its name.
+        name: Arc<str>,
+        /// What went wrong.
+        error: HandlerError,
+    },
+    /// There is no such core.
+    #[error("there is no core {core}; the env has {cores}")]
+    NoSuchCore {
+        /// The number that was given.
+        core: usize,
+        /// How many there are.
+        cores: usize,
+    },
+    /// The env is shutting down, or a core takes no more jobs.
+    #[error("env {env:?} takes no more endpoints: it is shutting down, or Config::injected jobs wait already")]
+    Refused {
+        /// Its name.
+        env: Arc<str>,
+    },
+    /// Registering waits for the endpoint's core, and a core must not wait for itself or for another.
+    #[error("an endpoint cannot be registered from a core's own thread: register it from another thread")]
+    BlockingOnCore,
+}
+
+/// Why a look-up found no endpoint.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// The URI is none.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The node answered that it has no such endpoint.
+    #[error("no endpoint is registered as {uri}")]
+    NotFound {
+        /// What was looked for.
+        uri: Arc<str>,
+    },
+    /// The node could not be asked.
+    #[error("cannot look up {uri}: {error}")]
+    Ask {
+        /// What was looked for.
+        uri: Arc<str>,
+        /// What went wrong.
+        error: AskError,
+    },
+}

@@ -1,0 +1,3 @@
+//! Ways to run a core. So far: on a thread of its own.
+
+pub(crate) mod thread;

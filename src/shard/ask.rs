@@ -1,0 +1,284 @@
+//! Asks and sends on their way out.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lanes::LaneItem;
+use super::shard::Shard;
+use super::timeouts::Timer;
+use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
+use crate::dispatch::directory::Place;
+use crate::dispatch::inbox::{Body, Envelope};
+use crate::mesh::parcel::Parcel;
+use crate::net::errors::{AskError, SendError};
+use crate::net::peer::Peer;
+use crate::net::pending::{AskKey, Via, Waiter, Waiting};
+use crate::wire::codec;
+use crate::wire::failure::FailureCode;
+use crate::wire::frame::{self, Draft, EndpointId, RequestHead, Route, Target, core_of_key};
+use crate::wire::message::{Ask, Message, OneWay};
+
+/// Whom a ref points at.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// An endpoint of this env.
+    Env {
+        /// Its id.
+        id: EndpointId,
+        /// Where its instances are.
+        place: Place,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// An endpoint of a peer.
+    Peer {
+        /// The peer.
+        peer: Arc<Peer>,
+        /// The endpoint's name.
+        name: Arc<str>,
+        /// The name's number at the peer.
+        index: u32,
+    },
+}
+
+/// What an ask brings beside its message.
+pub struct AskOptions {
+    /// Its own limit, if it has one.
+    pub timeout: Option<Duration>,
+    /// The key that chooses the core.
+    pub key: Option<u16>,
+    /// Who waits for the answer.
+    pub waiter: Waiter,
+}
+
+/// Why a request could not be handed on.
+enum Refusal {
+    Unsendable(String),
+    Overloaded(Arc<str>, &'static str),
+}
+
+impl Shard {
+    /// Sends an ask. Its answer comes under the returned key.
+    #[inline]
+    pub fn ask<M: Ask>(self: &Rc<Self>, to: &Destination, message: M, options: AskOptions) -> Result<AskKey, AskError> {
+        if self.closing.get().is_some() {
+            return Err(AskError::Stopped { target: self.node.name.as_str().into() });
+        }
+        if !self.pending.borrow().has_room() {
+            self.count(|counters| counters.overloaded += 1);
+            let queue = format!("the table of pending asks of core {}", self.core).into();
+            return Err(AskError::Overloaded { queue, remedy: "await answers first, or raise Config::pending_asks" });
+        }
+        let timeout_ns = options.timeout.unwrap_or(self.node.config.ask_timeout).as_nanos();
+        let timeout_ns = u64::try_from(timeout_ns).unwrap_or(u64::MAX);
+        let deadline = self.clock().saturating_add(timeout_ns).min(NO_DEADLINE - 1);
+        let key = self.pending.borrow_mut().next_key();
+        let waiting = |via| Waiting {
+            waiter: options.waiter,
+            decode: |bytes| codec::decode::<M::Reply>(bytes).map(Parcel::new),
+            via,
+            message: (M::NAME, M::VERSION),
+            timer: self.timers.borrow_mut().arm(deadline, Timer::Ask(key).pack()),
+            timeout_ns,
+            own_timeout: options.timeout.is_some(),
+        };
+        match to {
+            Destination::Env { id, place, .. } => {
+                let core = self.core_of(*place, options.key);
+                let origin = if core == self.core { Origin::Here } else { Origin::Core(self.core) };
+                let call = Call { origin, request: key.0, deadline, resolved: None };
+                let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
+                if core == self.core {
+                    self.pending.borrow_mut().insert(key, waiting(Via::Env { id: *id, core }));
+                    self.count(|counters| counters.asks_local += 1);
+                    self.dispatcher.deliver(*id, envelope, &self.path());
+                } else {
+                    self.lane_request(core, LaneItem::Request { endpoint: *id, envelope })
+                        .map_err(|_| self.lane_full(core).into_ask("".into()))?;
+                    self.pending.borrow_mut().insert(key, waiting(Via::Env { id: *id, core }));
+                    self.count(|counters| counters.asks_lane += 1);
+                }
+            }
+            Destination::Peer { peer, name, index } => {
+                let deadline_us = u32::try_from(timeout_ns / 1000).ok();
+                let named = Named { peer, name, index: *index, key: options.key };
+                self.write_request(&named, key.0, &message, deadline_us).map_err(|r| {
+                    let target = format!("{name}@{}", peer.address());
+                    r.into_ask(target.into())
+                })?;
+                let via = Via::Peer { peer: peer.index(), name: *index, key: options.key };
+                self.pending.borrow_mut().insert(key, waiting(via));
+                self.count(|counters| counters.asks_peer += 1);
+            }
+        }
+        Ok(key)
+    }
+
+    /// Sends a one-way message.
+    #[inline]
+    pub fn send<M: OneWay>(self: &Rc<Self>, to: &Destination, message: M, key: Option<u16>) -> Result<(), SendError> {
+        if self.closing.get().is_some() {
+            return Err(SendError::Stopped { target: self.node.name.as_str().into() });
+        }
+        match to {
+            Destination::Env { id, place, name } => {
+                let core = self.core_of(*place, key);
+                let origin = if core == self.core { Origin::Here } else { Origin::Core(self.core) };
+                let call = Call { origin, request: 0, deadline: NO_DEADLINE, resolved: None };
+                let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
+                if core == self.core {
+                    self.dispatcher.has_room(*id).map_err(|code| refused(code, name))?;
+                    self.count(|counters| counters.sends_local += 1);
+                    self.dispatcher.deliver(*id, envelope, &self.path());
+                    return Ok(());
+                }
+                self.count(|counters| counters.sends_lane += 1);
+                self.lane_request(core, LaneItem::Request { endpoint: *id, envelope })
+                    .map_err(|_| self.lane_full(core).into_send(name.clone()))
+            }
+            Destination::Peer { peer, name, index } => {
+                self.count(|counters| counters.sends_peer += 1);
+                let named = Named { peer, name, index: *index, key };
+                self.write_request(&named, 0, &message, None)
+                    .map_err(|refusal| refusal.into_send(format!("{name}@{}", peer.address()).into()))
+            }
+        }
+    }
+
+    /// The core of this env that handles a message for `place`.
+    #[inline]
+    pub fn core_of(&self, place: Place, key: Option<u16>) -> u16 {
+        match (place, key) {
+            (Place::Core(core), _) => core,
+            (Place::EveryCore, None) => self.core,
+            (Place::EveryCore, Some(key)) => core_of_key(key, self.node.cores.len() as u16),
+        }
+    }
+
+    /// Tells the receiver of an ask that nobody waits any longer.
+    pub fn cancel(self: &Rc<Self>, via: &Via, key: AskKey) {
+        match *via {
+            Via::Env { id, core } if core == self.core => self.dispatcher.cancel(id, Origin::Here, key.0),
+            Via::Env { id, core } => {
+                let origin = Origin::Core(self.core);
+                // A full lane only means that the work is done in vain.
+                let _ = self.lane_request(core, LaneItem::Cancel { endpoint: id, origin, request: key.0 });
+            }
+            Via::Peer { peer, name, key: chosen } => {
+                let outboxes = self.outboxes.borrow();
+                let Some(Some(outbox)) = outboxes.get(peer as usize) else { return };
+                let Some(resolved) = outbox.resolved(name) else { return };
+                let mut connections = self.connections.borrow_mut();
+                if let Some(connection) = outbox.link.connection().and_then(|id| connections.get(id)) {
+                    let out = connection.writer.buffer(&mut self.spares.borrow_mut());
+                    frame::write_cancel(out, key.0, Target::Id(resolved.endpoint), route(chosen, resolved.core));
+                    self.mark_dirty(connection);
+                }
+            }
+        }
+    }
+
+    fn write_request<M: Message>(
+        &self,
+        to: &Named<'_>,
+        request: u64,
+        message: &M,
+        deadline_us: Option<u32>,
+    ) -> Result<(), Refusal> {
+        let mut outboxes = self.outboxes.borrow_mut();
+        let outbox = self.outbox(&mut outboxes, to.peer);
+        let resolved = outbox.resolution(to.index, to.name);
+        let head = RequestHead {
+            request,
+            target: resolved.map_or(Target::Name(to.name), |resolved| Target::Id(resolved.endpoint)),
+            route: route(to.key, resolved.and_then(|resolved| resolved.core)),
+            message: M::ID,
+            deadline_us,
+        };
+        let bound = self.node.config.outbox_bytes;
+        let full = || {
+            self.count(|counters| counters.overloaded += 1);
+            let queue = format!("the outbox of core {} to {}", self.core, to.peer.address()).into();
+            Refusal::Overloaded(queue, "await answers first, or raise Config::outbox_bytes")
+        };
+        let mut connections = self.connections.borrow_mut();
+        match outbox.link.connection().and_then(|id| connections.get(id)) {
+            Some(connection) => {
+                if connection.writer.backlog() >= bound {
+                    return Err(full());
+                }
+                let limit = connection.peer_max_frame;
+                let out = connection.writer.buffer(&mut self.spares.borrow_mut());
+                append(out, &head, message, limit)?;
+                self.mark_dirty(connection);
+            }
+            None => {
+                if outbox.waiting.len() >= bound {
+                    return Err(full());
+                }
+                append(&mut outbox.waiting, &head, message, u32::MAX)?;
+                drop(connections);
+                self.dial(outbox, to.peer.index());
+            }
+        }
+        Ok(())
+    }
+
+    fn lane_full(&self, core: u16) -> Refusal {
+        self.count(|counters| counters.overloaded += 1);
+        let queue = format!("the lane from core {} to core {core}", self.core).into();
+        Refusal::Overloaded(queue, "await answers first, or raise Config::lane_overflow")
+    }
+}
+
+/// An endpoint of a peer, and which of its instances.
+struct Named<'a> {
+    peer: &'a Arc<Peer>,
+    name: &'a Arc<str>,
+    index: u32,
+    key: Option<u16>,
+}
+
+#[inline]
+fn append<M: Message>(out: &mut Vec<u8>, head: &RequestHead<'_>, message: &M, limit: u32) -> Result<(), Refusal> {
+    let mut draft = Draft::request(out, head);
+    codec::encode(message, draft.payload()).map_err(|error| Refusal::Unsendable(error.to_string()))?;
+    draft.finish(limit).map_err(|error| Refusal::Unsendable(error.to_string()))
+}
+
+#[inline]
+fn route(key: Option<u16>, core: Option<u16>) -> Route {
+    match (core, key) {
+        (Some(core), _) => Route::Core(core),
+        (None, Some(key)) => Route::Key(key),
+        (None, None) => Route::Here,
+    }
+}
+
+fn refused(code: FailureCode, name: &Arc<str>) -> SendError {
+    match code {
+        FailureCode::Overloaded => SendError::Overloaded {
+            queue: format!("the inbox of {name}").into(),
+            remedy: "send more slowly, or raise Config::inbox_messages",
+        },
+        FailureCode::Stopped => SendError::Stopped { target: name.clone() },
+        _ => SendError::NoEndpoint { target: name.clone() },
+    }
+}
+
+impl Refusal {
+    fn into_ask(self, target: Arc<str>) -> AskError {
+        match self {
+            Refusal::Unsendable(reason) => AskError::Unsendable { target, reason: reason.into() },
+            Refusal::Overloaded(queue, remedy) => AskError::Overloaded { queue, remedy },
+        }
+    }
+
+    fn into_send(self, target: Arc<str>) -> SendError {
+        match self {
+            Refusal::Unsendable(reason) => SendError::Unsendable { target, reason: reason.into() },
+            Refusal::Overloaded(queue, remedy) => SendError::Overloaded { queue, remedy },
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Every limit of an env, in one place.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::executor::idle::Idle;
+use crate::net::outbox::Backoff;
+
+/// Every limit and every duration of an env, with its default. Nothing in an env grows without one of these bounds.
+///
+/// ```
+/// use ringpost::Config;
+/// let config = Config { max_frame: 1 << 20, ..Config::default() };
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "a configuration is written with `..Config::default()`")]
+pub struct Config {
+    /// Largest frame that this node accepts, header included, in bytes: 16 MiB. At least 4 KiB.
+    pub max_frame: u32,
+    /// Messages that wait in an endpoint's inbox: 4,096.
+    pub inbox_messages: usize,
+    /// Bytes of encoded messages that wait in an endpoint's inbox: 64 MiB.
+    pub inbox_bytes: usize,
+    /// Bytes that wait to be sent over one connection, or for one: 4 MiB. An ask above it is refused; a peer that does
+    /// not read its answers gets no further request handled.
+    pub outbox_bytes: usize,
+    /// Asks per core that wait for their answer: 65,536.
+    pub pending_asks: usize,
+    /// Connections per core, both directions: 10,240. Further ones are closed at once.
+    pub connections: usize,
+    /// Tasks and endpoints per core: 1,048,576.
+    pub tasks: usize,
+    /// Messages that a lane from one core to another holds: 1,024.
+    pub lane_messages: usize,
+    /// Messages that wait for a full lane, before asks and sends are refused: 65,536.
+    pub lane_overflow: usize,
+    /// Jobs from threads that are no core, per core: 65,536.
+    pub injected: usize,
+    /// How long an ask waits for its answer unless it brings its own limit: 30 s.
+    pub ask_timeout: Duration,
+    /// How long a look-up waits: 5 s.
+    pub lookup_timeout: Duration,
+    /// How long a connection attempt may take, name resolution included: 3 s.
+    pub connect_timeout: Duration,
+    /// How long a new connection may take to say its hello: 5 s.
+    pub handshake_timeout: Duration,
+    /// Pause after the first failed attempt to connect, doubled after each further one: 50 ms.
+    pub backoff_first: Duration,
+    /// Longest such pause: 5 s.
+    pub backoff_last: Duration,
+    /// How long `shutdown` waits for what is queued, if it is not told: 10 s.
+    pub drain: Duration,
+    /// Ports tried after the wished one if it is taken: 16.
+    pub port_retries: u16,
+    /// Receive buffers per core, a power of two: 256.
+    pub receive_buffers: u16,
+    /// Bytes of a receive buffer: 16 KiB.
+    pub receive_buffer_bytes: u32,
+    /// Entries of a core's completion queue: 32,768. At least four times the connections that are busy at once.
+    pub completions: u32,
+    /// What a core does when it has nothing to do.
+    pub idle: Idle,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            max_frame: 16 << 20,
+            inbox_messages: 4096,
+            inbox_bytes: 64 << 20,
+            outbox_bytes: 4 << 20,
+            pending_asks: 65_536,
+            connections: 10_240,
+            tasks: 1 << 20,
+            lane_messages: 1024,
+            lane_overflow: 65_536,
+            injected: 65_536,
+            ask_timeout: Duration::from_secs(30),
+            lookup_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(3),
+            handshake_timeout: Duration::from_secs(5),
+            backoff_first: Duration::from_millis(50),
+            backoff_last: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
+            port_retries: 16,
+            receive_buffers: 256,
+            receive_buffer_bytes: 16 << 10,
+            completions: 32_768,
+            idle: Idle::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Says what is out of bounds.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("inbox_messages", self.inbox_messages),
+            ("inbox_bytes", self.inbox_bytes),
+            ("outbox_bytes", self.outbox_bytes),
+            ("pending_asks", self.pending_asks),
+            ("connections", self.connections),
+            ("tasks", self.tasks),
+            ("lane_messages", self.lane_messages),
+            ("injected", self.injected),
+            ("receive_buffer_bytes", self.receive_buffer_bytes as usize),
+            ("completions", self.completions as usize),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{name} is 0; it must be at least 1"));
+        }
+        if self.max_frame < 4096 {
+            return Err(format!("max_frame is {}; it must be at least 4096", self.max_frame));
+        }
+        if !self.receive_buffers.is_power_of_two() || self.receive_buffers > 32_768 {
+            return Err(format!("receive_buffers is {}; it must be a power of two up to 32768", self.receive_buffers));
+        }
+        if self.pending_asks > 1 << 28 || self.connections > 1 << 24 || self.tasks > 1 << 24 {
+            return Err("pending_asks is limited to 2^28, connections and tasks to 2^24".into());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff { first: self.backoff_first, last: self.backoff_last }
+    }
+}

@@ -1,0 +1,230 @@
+//! Connections between the ring and the frames.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::shard::{Action, Shard};
+use super::timeouts::Timer;
+use crate::dispatch::call::ReplyPath;
+use crate::net::connection::{Connection, ConnectionId, Phase, Role};
+use crate::net::reader::{Incoming, ProtocolError, Reader};
+use crate::wire::handshake::{Hello, VERSION};
+
+impl Shard {
+    /// A socket was accepted and is in the ring.
+    pub fn on_accepted(&self, id: ConnectionId, remote: Arc<str>) {
+        self.count(|counters| counters.accepted += 1);
+        let mut connection = Connection::new(id, Role::Accepted, remote, self.node.config.max_frame);
+        connection.timer = Some(self.arm(self.node.config.handshake_timeout, Timer::Greeting(id)));
+        self.connections.borrow_mut().insert(connection);
+        self.act(Action::Receive(id));
+    }
+
+    /// A socket to a peer is connecting.
+    pub fn on_dialled(&self, id: ConnectionId, peer: u32, remote: Arc<str>) {
+        let mut connection = Connection::new(id, Role::Dialled { peer }, remote, self.node.config.max_frame);
+        connection.timer = Some(self.arm(self.node.config.connect_timeout, Timer::Greeting(id)));
+        self.connections.borrow_mut().insert(connection);
+        self.on_dialling(peer, id);
+    }
+
+    /// A socket to a peer is connected: our hello goes first.
+    pub fn on_connected(&self, id: ConnectionId) {
+        let mut connections = self.connections.borrow_mut();
+        let Some(connection) = connections.get(id).filter(|c| c.phase == Phase::Connecting) else { return };
+        connection.phase = Phase::Greeting;
+        let timer = self.arm(self.node.config.handshake_timeout, Timer::Greeting(id));
+        if let Some(old) = connection.timer.replace(timer) {
+            self.disarm(old);
+        }
+        self.write_hello(connection);
+        self.act(Action::Receive(id));
+    }
+
+    fn write_hello(&self, connection: &mut Connection) {
+        let hello = Hello {
+            versions: (VERSION, VERSION),
+            max_frame: self.node.config.max_frame,
+            cores: self.node.cores.len() as u16,
+            wanted_core: None,
+            incarnation: self.node.incarnation,
+            name: self.node.name.clone(),
+            advertised: self.node.advertised.get().cloned(),
+        };
+        hello.encode(connection.writer.buffer(&mut self.spares.borrow_mut()));
+        self.mark_dirty(connection);
+    }
+
+    /// Bytes have arrived: their frames are handled where they lie.
+    #[inline]
+    pub fn on_bytes(&self, id: ConnectionId, bytes: &[u8], path: &Rc<dyn ReplyPath>) {
+        self.count(|counters| counters.bytes_in += bytes.len() as u64);
+        self.read(id, bytes, path);
+    }
+
+    fn read(&self, id: ConnectionId, mut bytes: &[u8], path: &Rc<dyn ReplyPath>) {
+        let Some((mut reader, role)) = self.take_reader(id, bytes) else { return };
+        let problem = loop {
+            if self.is_congested(id, bytes) {
+                break None;
+            }
+            match reader.next(&mut bytes) {
+                Ok(Some(Incoming::Frame(frame))) => self.on_frame(id, role, frame, path),
+                Ok(Some(Incoming::Hello(hello))) => self.on_hello(id, &hello),
+                Ok(None) => break None,
+                Err(problem) => break Some(problem),
+            }
+        };
+        if let Some(connection) = self.connections.borrow_mut().get(id) {
+            connection.reader = Some(reader);
+        }
+        if let Some(problem) = problem {
+            self.on_protocol_error(id, &problem);
+        }
+    }
+
+    /// The reader of a connection that may be read now; what comes while reading is paused is kept.
+    #[inline]
+    fn take_reader(&self, id: ConnectionId, bytes: &[u8]) -> Option<(Reader, Role)> {
+        let mut connections = self.connections.borrow_mut();
+        let connection = connections.get(id).filter(|c| matches!(c.phase, Phase::Greeting | Phase::Open))?;
+        if connection.paused {
+            connection.held.extend_from_slice(bytes);
+            return None;
+        }
+        Some((connection.reader.take()?, connection.role))
+    }
+
+    /// Stops reading if the peer does not read its answers; what is left of `bytes` is kept for later.
+    #[inline]
+    fn is_congested(&self, id: ConnectionId, bytes: &[u8]) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        let Some(connection) = connections.get(id) else { return true };
+        if connection.writer.backlog() <= self.node.config.outbox_bytes || connection.phase != Phase::Open {
+            return connection.phase == Phase::Closing;
+        }
+        connection.paused = true;
+        connection.held.extend_from_slice(bytes);
+        self.act(Action::Pause(id));
+        self.count(|counters| counters.reads_paused += 1);
+        true
+    }
+
+    /// Handles what was held back while the peer did not read; true if reading goes on.
+    pub fn resume(&self, id: ConnectionId, path: &Rc<dyn ReplyPath>) -> bool {
+        let held = match self.connections.borrow_mut().get(id) {
+            Some(connection) if connection.paused => {
+                connection.paused = false;
+                std::mem::take(&mut connection.held)
+            }
+            _ => return false,
+        };
+        self.read(id, &held, path);
+        self.connections.borrow_mut().get(id).is_some_and(|c| !c.paused && c.phase == Phase::Open)
+    }
+
+    fn on_hello(&self, id: ConnectionId, hello: &Hello) {
+        let mut connections = self.connections.borrow_mut();
+        let Some(connection) = connections.get(id) else { return };
+        connection.phase = Phase::Open;
+        connection.peer_max_frame = hello.max_frame;
+        if let Some(timer) = connection.timer.take() {
+            self.disarm(timer);
+        }
+        tracing::debug!(peer = %connection.remote, node = hello.name, cores = hello.cores, "a connection is open");
+        match connection.role {
+            Role::Accepted => self.write_hello(connection),
+            Role::Dialled { peer } => self.link_up(peer, connection, hello),
+        }
+    }
+
+    fn on_protocol_error(&self, id: ConnectionId, problem: &ProtocolError) {
+        self.count(|counters| counters.protocol_errors += 1);
+        self.close(id, &problem.to_string(), true);
+    }
+
+    /// A connection that should be open by now is not.
+    pub(super) fn on_greeting_timeout(&self, id: ConnectionId) {
+        let cause = match self.connections.borrow_mut().get(id) {
+            Some(connection) => {
+                connection.timer = None;
+                match connection.phase {
+                    Phase::Connecting => "it did not answer in time (Config::connect_timeout)",
+                    Phase::Greeting => "it did not say its hello in time (Config::handshake_timeout)",
+                    _ => return,
+                }
+            }
+            None => return,
+        };
+        self.count(|counters| counters.protocol_errors += 1);
+        self.close(id, cause, true);
+    }
+
+    /// The send that was in flight is done.
+    #[inline]
+    pub fn on_sent(&self, id: ConnectionId, buffer: Vec<u8>) {
+        let mut connections = self.connections.borrow_mut();
+        let Some(connection) = connections.get(id) else { return };
+        connection.writer.sent(buffer, &mut self.spares.borrow_mut());
+        if !connection.writer.queued().is_empty() {
+            self.mark_dirty(connection);
+        }
+        if connection.paused && connection.writer.backlog() <= self.node.config.outbox_bytes / 2 {
+            self.act(Action::Resume(id));
+        }
+    }
+
+    /// Puts a connection on the list of those with something to send.
+    #[inline]
+    pub(super) fn mark_dirty(&self, connection: &mut Connection) {
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.borrow_mut().push(connection.id);
+        }
+    }
+
+    /// The next connection with something to send, and what.
+    #[inline]
+    pub fn next_send(&self) -> Option<(ConnectionId, Vec<u8>)> {
+        loop {
+            let id = self.dirty.borrow_mut().pop()?;
+            let mut connections = self.connections.borrow_mut();
+            let Some(connection) = connections.get(id) else { continue };
+            connection.dirty = false;
+            if matches!(connection.phase, Phase::Connecting | Phase::Closing) {
+                continue;
+            }
+            if let Some(bytes) = connection.writer.start_send() {
+                self.count(|counters| counters.bytes_out += bytes.len() as u64);
+                return Some((id, bytes));
+            }
+        }
+    }
+
+    /// Begins to close a connection. `faulty` says that the peer did something wrong: that is worth a warning.
+    pub fn close(&self, id: ConnectionId, cause: &str, faulty: bool) {
+        let mut connections = self.connections.borrow_mut();
+        let Some(connection) = connections.get(id).filter(|c| c.phase != Phase::Closing) else { return };
+        connection.phase = Phase::Closing;
+        if let Some(timer) = connection.timer.take() {
+            self.disarm(timer);
+        }
+        if faulty {
+            tracing::warn!(peer = %connection.remote, cause, "closed a connection");
+        }
+        self.act(Action::Close(id));
+        if let Role::Dialled { peer } = connection.role
+            && let Some(connection) = connections.remove(id)
+        {
+            // Out of the table while its asks end, since their wakers may come back in here.
+            drop(connections);
+            self.link_down(peer, &connection, cause);
+            self.connections.borrow_mut().insert(connection);
+        }
+    }
+
+    /// The ring has closed the socket.
+    pub fn on_closed(&self, id: ConnectionId) {
+        self.connections.borrow_mut().remove(id);
+    }
+}

@@ -1,0 +1,404 @@
+//! The turn: what a core does, over and over.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::lanes::LaneItem;
+use super::node::{Injected, now};
+use super::shard::{Action, Shard};
+use super::timeouts::Timer;
+use crate::dispatch::call::ReplyPath;
+use crate::executor::idle::{IdleState, SpinFor};
+use crate::executor::tasks::Ready;
+use crate::net::connection::ConnectionId;
+use crate::ring::{Completion, RecvEnd, Ring, SocketId};
+
+/// Ready tasks and endpoints that are run in one turn.
+const READY_PER_TURN: usize = 1024;
+/// Messages that one endpoint handles before the next one has its turn.
+const MESSAGES_PER_ENDPOINT: usize = 64;
+/// Messages that are taken from one lane in a turn.
+const MESSAGES_PER_LANE: usize = 256;
+/// Pause before accepting again after the system refused a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often a core that spins looks at the clock, in looks at its memory.
+const LOOKS_PER_CLOCK: u32 = 64;
+
+/// A core: its ring, and the loop that drives everything on it.
+///
+/// A turn collects what has arrived from the ring, the lanes and other threads, runs tasks and endpoints up to a
+/// budget, fires timers, and then sends what has gathered: one send for each connection, one wake-up for each core
+/// that sleeps, all submitted with one system call. Reactions only ever note what is to be sent.
+pub struct Core {
+    ring: Ring,
+    shard: Rc<Shard>,
+    path: Rc<dyn ReplyPath>,
+    listener: Option<SocketId>,
+    idle: IdleState,
+    completions: Vec<Completion>,
+    injected: VecDeque<Injected>,
+    arrived: Vec<LaneItem>,
+    fired: Vec<u64>,
+    /// This core has told the others that it has drained.
+    said_drained: bool,
+}
+
+impl Core {
+    /// A core that serves `shard` with `ring`, and listens if it is given a listening socket. Made and run on the
+    /// core's own thread.
+    pub fn new(mut ring: Ring, shard: Rc<Shard>, listener: Option<OwnedFd>) -> Core {
+        let listener = listener.map(|socket| ring.adopt(socket));
+        if let Some(listener) = listener {
+            ring.accept(listener);
+        }
+        Core {
+            path: shard.path(),
+            idle: IdleState::new(shard.node.config.idle),
+            ring,
+            shard,
+            listener,
+            completions: Vec::with_capacity(256),
+            injected: VecDeque::new(),
+            arrived: Vec::with_capacity(MESSAGES_PER_LANE),
+            fired: Vec::new(),
+            said_drained: false,
+        }
+    }
+
+    /// Runs until the env has shut down.
+    pub fn run(&mut self) -> io::Result<()> {
+        loop {
+            let happened = self.turn();
+            if self.shard.closing.get().is_some() && self.has_ended() {
+                break;
+            }
+            let more = self.flush();
+            if happened {
+                self.shard.count(|counters| counters.turns += 1);
+                self.publish();
+            }
+            if more || self.shard.executor.ready_len() > 0 {
+                if self.ring.wants_enter() {
+                    self.ring.submit()?;
+                }
+                if !happened {
+                    // A full lane: its core may want this CPU.
+                    std::thread::yield_now();
+                }
+            } else {
+                self.idle()?;
+            }
+        }
+        self.end()
+    }
+
+    /// One turn without its sends; true if anything happened.
+    fn turn(&mut self) -> bool {
+        self.shard.tick();
+        self.ring.reap(&mut self.completions);
+        let mut happened = !self.completions.is_empty();
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.drain(..).for_each(|completion| self.on_completion(completion));
+        self.completions = completions;
+        happened |= self.take_injected();
+        happened |= self.take_lanes();
+        happened |= self.run_ready();
+        happened |= self.fire_timers();
+        self.shard.release_ended();
+        happened
+    }
+
+    fn on_completion(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received { socket, chunk } => {
+                self.shard.on_bytes(connection(socket), self.ring.bytes(&chunk), &self.path);
+                self.ring.release(chunk);
+            }
+            Completion::Sent { socket, buf, result } => {
+                self.shard.on_sent(connection(socket), buf);
+                if let Err(error) = result {
+                    self.shard.close(connection(socket), &error.to_string(), false);
+                }
+            }
+            Completion::Eof { socket } => self.shard.close(connection(socket), "the peer closed it", false),
+            Completion::RecvEnded { socket, reason: RecvEnd::Error(error) } => {
+                self.shard.close(connection(socket), &error.to_string(), false);
+            }
+            Completion::RecvEnded { .. } => {}
+            Completion::Accepted { socket, .. } => self.on_accepted(socket),
+            Completion::AcceptEnded { error, .. } => {
+                tracing::warn!(%error, "no connection can be accepted for now");
+                self.shard.arm(ACCEPT_PAUSE, Timer::Accept);
+            }
+            Completion::Connected { socket, result } => match result {
+                Ok(()) => self.shard.on_connected(connection(socket)),
+                Err(error) => self.shard.close(connection(socket), &error.to_string(), false),
+            },
+            Completion::Closed { socket } => self.shard.on_closed(connection(socket)),
+            Completion::Woken => {}
+        }
+    }
+
+    fn on_accepted(&mut self, socket: OwnedFd) {
+        let shard = &self.shard;
+        if shard.connections.borrow().len() >= shard.node.config.connections || shard.closing.get().is_some() {
+            shard.count(|counters| counters.connections_refused += 1);
+            return;
+        }
+        let options = SockRef::from(&socket);
+        let remote = options.peer_addr().ok().and_then(|address| address.as_socket());
+        let remote: Arc<str> = remote.map_or_else(|| "an unknown peer".into(), |a| a.to_string().into());
+        if let Err(error) = options.set_tcp_nodelay(true) {
+            tracing::debug!(peer = %remote, %error, "a connection was gone before it began");
+            return;
+        }
+        let id = self.ring.adopt(socket);
+        shard.on_accepted(connection(id), remote);
+    }
+
+    fn take_injected(&mut self) -> bool {
+        let door = &self.shard.node.cores[usize::from(self.shard.core)];
+        if door.injector.is_empty() {
+            return false;
+        }
+        door.injector.drain(&mut self.injected);
+        self.shard.count(|counters| counters.injected += self.injected.len() as u64);
+        while let Some(item) = self.injected.pop_front() {
+            match item {
+                Injected::Job(job) => job(&self.shard),
+                Injected::Wake(key) => self.shard.executor.wake(key),
+                Injected::Lane(receiver) => self.shard.attach_lane(receiver),
+            }
+        }
+        true
+    }
+
+    fn take_lanes(&mut self) -> bool {
+        if self.shard.lanes.borrow().nothing_arrived() {
+            return false;
+        }
+        let mut arrived = std::mem::take(&mut self.arrived);
+        self.shard.receive_lanes(MESSAGES_PER_LANE, &mut arrived);
+        arrived.drain(..).for_each(|item| self.shard.on_lane_item(item, &self.path));
+        self.arrived = arrived;
+        true
+    }
+
+    fn run_ready(&mut self) -> bool {
+        let mut happened = false;
+        for _ in 0..READY_PER_TURN {
+            match self.shard.executor.pop() {
+                Some(Ready::Task(key)) => {
+                    self.shard.executor.poll(key);
+                }
+                Some(Ready::External(endpoint)) => {
+                    self.shard.dispatcher.run(endpoint, MESSAGES_PER_ENDPOINT, &self.path);
+                }
+                None => break,
+            }
+            happened = true;
+        }
+        happened
+    }
+
+    fn fire_timers(&mut self) -> bool {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.shard.timers.borrow_mut().expire(self.shard.clock(), &mut fired);
+        let happened = !fired.is_empty();
+        for timer in fired.drain(..) {
+            match Timer::unpack(timer) {
+                Timer::Ask(key) => self.shard.on_ask_timeout(key),
+                Timer::Greeting(id) => self.shard.on_greeting_timeout(id),
+                Timer::Peer { peer, serial } => self.shard.on_peer_timer(peer, serial),
+                Timer::Accept => {
+                    if let Some(listener) = self.listener {
+                        self.ring.accept(listener);
+                    }
+                }
+                Timer::Tick => {}
+            }
+        }
+        self.fired = fired;
+        happened
+    }
+
+    /// Gives the ring what the turn has noted; true if a lane was full and wants another try.
+    fn flush(&mut self) -> bool {
+        let mut actions = self.shard.actions.take();
+        actions.drain(..).for_each(|action| self.perform(action));
+        // What they caused in turn is kept in the buffer that has grown already.
+        actions.append(&mut self.shard.actions.borrow_mut());
+        self.shard.actions.replace(actions);
+        while let Some((id, bytes)) = self.shard.next_send() {
+            if let Err(bytes) = self.ring.send(socket(id), bytes) {
+                // The socket is being closed.
+                self.shard.spares.borrow_mut().give(bytes);
+            }
+        }
+        let (ring, node) = (&mut self.ring, &self.shard.node);
+        let more = self.shard.flush_lanes(|core| {
+            if let Some(waker) = node.cores[usize::from(core)].waker.get() {
+                ring.wake(waker);
+            }
+        });
+        more || !self.shard.actions.borrow().is_empty()
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Dial { peer, to } => match open(to) {
+                Ok(fd) => {
+                    let id = self.ring.adopt(fd);
+                    self.shard.on_dialled(connection(id), peer, to.to_string().into());
+                    self.ring.connect(id, to);
+                }
+                Err(error) => self.shard.dial_failed(peer, &error.to_string()),
+            },
+            Action::Receive(id) => self.ring.recv(socket(id)),
+            Action::Pause(id) => self.ring.stop_recv(socket(id)),
+            Action::Resume(id) => {
+                if self.shard.resume(id, &self.path) {
+                    self.ring.recv(socket(id));
+                }
+            }
+            Action::Close(id) => self.ring.close(socket(id)),
+            Action::StopListening => {
+                if let Some(listener) = self.listener.take() {
+                    self.ring.close(listener);
+                }
+            }
+        }
+    }
+
+    /// Nothing is left to do: spin for a while, then sleep.
+    fn idle(&mut self) -> io::Result<()> {
+        if self.ring.wants_enter() && !matches!(self.idle.spin_for(), SpinFor::No) {
+            self.ring.submit()?;
+            // Our own sends complete at once as a rule: that says nothing about how soon others answer.
+            if self.ring.has_completions() {
+                return Ok(());
+            }
+        }
+        let began = now();
+        let until = match self.idle.spin_for() {
+            SpinFor::No => began,
+            SpinFor::Until(nanoseconds) => began.saturating_add(nanoseconds),
+            SpinFor::Forever => u64::MAX,
+        };
+        if until == began || !self.spin(until)? {
+            self.park()?;
+        }
+        self.idle.learn(now().saturating_sub(began));
+        Ok(())
+    }
+
+    /// Looks at memory until something has arrived; false if the time is up first.
+    fn spin(&mut self, until: u64) -> io::Result<bool> {
+        let timer = self.shard.timers.borrow().next_deadline().unwrap_or(u64::MAX);
+        for look in 1u32.. {
+            if self.ring.has_completions() || self.something_arrived() {
+                return Ok(true);
+            }
+            if self.ring.wants_enter() {
+                self.ring.submit()?;
+                continue;
+            }
+            if look.is_multiple_of(LOOKS_PER_CLOCK) {
+                let now = now();
+                if now >= timer {
+                    return Ok(true);
+                }
+                if now >= until {
+                    return Ok(false);
+                }
+            }
+            std::hint::spin_loop();
+        }
+        Ok(true)
+    }
+
+    fn something_arrived(&self) -> bool {
+        !self.shard.node.cores[usize::from(self.shard.core)].injector.is_empty()
+            || !self.shard.lanes.borrow().nothing_arrived()
+    }
+
+    /// Sleeps until a completion, a wake-up or a timer. Others see the flag before this core looks a last time, so
+    /// whatever they add after that look comes with a wake-up.
+    fn park(&mut self) -> io::Result<()> {
+        let node = self.shard.node.clone();
+        let door = &node.cores[usize::from(self.shard.core)];
+        door.park.prepare();
+        if self.something_arrived() || self.ring.has_completions() {
+            door.park.cancel();
+            return Ok(());
+        }
+        self.shard.count(|counters| counters.parks += 1);
+        self.publish();
+        let timer = self.shard.timers.borrow().next_deadline();
+        let timeout = timer.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())));
+        let waited = self.ring.wait(timeout);
+        door.park.cancel();
+        waited
+    }
+
+    fn publish(&mut self) {
+        let mut all = self.shard.read_counters();
+        let ring = self.ring.stats();
+        all.enters = ring.enters;
+        all.sqes = ring.sqes;
+        all.cq_overflows = ring.cq_overflows;
+        all.buffer_starvations = ring.buffer_starvations;
+        all.rearms = ring.rearms;
+        all.stale_completions = ring.stale_completions;
+        all.short_sends = ring.short_sends;
+        all.wakes_failed = ring.failed_wakes;
+        all.sockets = self.ring.open_sockets() as u64;
+        all.free_buffers = self.ring.free_buffers() as u64;
+        self.shard.node.cores[usize::from(self.shard.core)].published.publish(&all);
+    }
+
+    /// Whether the shutdown is over for this core: all cores have drained, or the deadline has passed.
+    fn has_ended(&mut self) -> bool {
+        let node = &self.shard.node;
+        if !self.said_drained && self.shard.has_drained() {
+            self.said_drained = true;
+            if node.drained.fetch_add(1, Ordering::AcqRel) + 1 == node.cores.len() {
+                node.on_every_core(|_| ());
+            }
+        }
+        let deadline = self.shard.closing.get().unwrap_or(u64::MAX);
+        node.drained.load(Ordering::Acquire) == node.cores.len() || self.shard.clock() >= deadline
+    }
+
+    /// Closes everything that is left.
+    fn end(&mut self) -> io::Result<()> {
+        self.shard.end();
+        self.flush();
+        self.ring.submit()?;
+        self.publish();
+        Ok(())
+    }
+}
+
+/// A socket that connects to `to`.
+fn open(to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
+fn connection(socket: SocketId) -> ConnectionId {
+    ConnectionId { slot: socket.slot, generation: socket.generation }
+}
+
+fn socket(connection: ConnectionId) -> SocketId {
+    SocketId { slot: connection.slot, generation: connection.generation }
+}

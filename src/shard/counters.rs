@@ -1,0 +1,176 @@
+//! What a core counts, and how others read it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What one core has done so far, and holds now.
+        ///
+        /// A core publishes its counters at the end of each turn in which something happened, and before it sleeps,
+        /// so a snapshot is at most one turn old.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[non_exhaustive]
+        pub struct CoreSnapshot {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// The published counters of a core: written by that core only, read by anybody.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct Published {
+            $($name: AtomicU64,)*
+        }
+
+        impl Published {
+            /// Makes these values visible.
+            pub fn publish(&self, counters: &CoreSnapshot) {
+                $(self.$name.store(counters.$name, Ordering::Relaxed);)*
+            }
+
+            /// The values that were published last.
+            pub fn read(&self) -> CoreSnapshot {
+                CoreSnapshot { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+
+        impl std::ops::AddAssign for CoreSnapshot {
+            fn add_assign(&mut self, other: CoreSnapshot) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Asks that this core sent to an endpoint of its own.
+    asks_local,
+    /// Asks that this core sent over a lane.
+    asks_lane,
+    /// Asks that this core sent to a peer.
+    asks_peer,
+    /// One-way messages that this core sent to an endpoint of its own.
+    sends_local,
+    /// One-way messages that this core sent over a lane.
+    sends_lane,
+    /// One-way messages that this core sent to a peer.
+    sends_peer,
+    /// Requests that arrived from peers.
+    requests_in,
+    /// Requests of peers passed on to another core.
+    requests_passed,
+    /// Answers sent to peers.
+    replies_out,
+    /// Answers that arrived from peers.
+    replies_in,
+    /// Answers that nobody waited for any longer.
+    replies_late,
+    /// Messages whose handler ran.
+    handled,
+    /// Messages refused since an inbox, an outbox, a lane or the table of pending asks was full.
+    overloaded,
+    /// Messages dropped since their deadline had passed.
+    expired,
+    /// Messages dropped, or handlers stopped, since the asker gave up.
+    cancelled,
+    /// Messages for endpoints that do not exist or are stopping.
+    unknown_endpoint,
+    /// Asks that ended by their timeout.
+    timeouts,
+    /// One-way messages lost with a connection, or with the attempt to make one.
+    sends_lost,
+    /// Bytes received.
+    bytes_in,
+    /// Bytes given to the kernel to send.
+    bytes_out,
+    /// Connections accepted.
+    accepted,
+    /// Connections that were opened to peers.
+    dialled,
+    /// Attempts to connect that failed.
+    dial_failures,
+    /// Connections closed since the peer broke the protocol or did not say its hello in time.
+    protocol_errors,
+    /// Connections closed at once since there were too many.
+    connections_refused,
+    /// Times that reading stopped since the peer did not read its answers.
+    reads_paused,
+    /// System calls into the ring.
+    enters,
+    /// Operations given to the ring.
+    sqes,
+    /// Times that the completion queue overflowed; nothing is lost, but receiving is interrupted.
+    cq_overflows,
+    /// Times that the receive buffers ran out.
+    buffer_starvations,
+    /// Multishot operations that were armed again after the kernel had ended them.
+    rearms,
+    /// Completions that belonged to an operation that no longer exists.
+    stale_completions,
+    /// Sends that the kernel took only a part of; the rest was sent next.
+    short_sends,
+    /// Wake-ups sent to other cores.
+    wakes_sent,
+    /// Wake-ups that were not needed, since the other core was awake.
+    wakes_suppressed,
+    /// Wake-ups that failed.
+    wakes_failed,
+    /// Times that this core went to sleep.
+    parks,
+    /// Turns of this core's loop in which something happened.
+    turns,
+    /// Messages put into lanes.
+    lane_sent,
+    /// Messages taken out of lanes.
+    lane_received,
+    /// Most messages ever seen waiting in one lane, its overflow included.
+    lane_depth_max,
+    /// Jobs from threads that are no core.
+    injected,
+    /// Now: connections.
+    connections,
+    /// Now: asks that wait for their answer.
+    pending_asks,
+    /// Now: endpoints, the built-in one included.
+    endpoints,
+    /// Now: tasks and endpoints.
+    tasks,
+    /// Now: messages that wait in inboxes.
+    inbox_messages,
+    /// Now: sockets that the ring holds, listeners included.
+    sockets,
+    /// Now: receive buffers that the kernel can fill.
+    free_buffers,
+    /// Now: timers that are armed.
+    timers,
+}
+
+/// The counters of all cores of an env.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// One entry per core, by its number.
+    pub cores: Vec<CoreSnapshot>,
+}
+
+impl Snapshot {
+    /// The sum over all cores; for `lane_depth_max` too it is the sum.
+    pub fn total(&self) -> CoreSnapshot {
+        self.cores.iter().fold(CoreSnapshot::default(), |mut sum, core| {
+            sum += *core;
+            sum
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_is_read_and_summed() {
+        let published = Published::default();
+        published.publish(&CoreSnapshot { enters: 3, timers: 1, ..CoreSnapshot::default() });
+        let snapshot = Snapshot { cores: vec![published.read(), published.read()] };
+        assert_eq!((snapshot.total().enters, snapshot.total().timers, snapshot.total().parks), (6, 2, 0));
+    }
+}

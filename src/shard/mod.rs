@@ -1,0 +1,22 @@
+//! One core put together: ring, connections, lanes and dispatcher.
+//!
+//! [`Core`](core::Core) owns the ring and runs the turns; [`Shard`](shard::Shard) is everything else, shared with
+//! the code that runs on the core. Only the core touches the ring, so no handler can disturb it: what a handler
+//! causes is noted in the shard and done at the end of the turn.
+
+pub mod answers;
+pub mod ask;
+pub mod config;
+pub mod connections;
+pub mod core;
+pub mod counters;
+pub mod current;
+pub mod endpoints;
+pub mod lanes;
+pub mod links;
+pub mod node;
+pub mod requests;
+#[expect(clippy::module_inception, reason = "the shard of a core is the concept that this floor is named for")]
+pub mod shard;
+pub mod spawn;
+pub mod timeouts;

@@ -1,0 +1,228 @@
+//! What the cores of one env share: nothing that a message touches, apart from the doors to each other.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use super::config::Config;
+use super::counters::{Published, Snapshot};
+use super::lanes::LaneItem;
+use super::shard::Shard;
+use crate::dispatch::directory::Directory;
+use crate::executor::key::WakeKey;
+use crate::executor::waker::RemoteWake;
+use crate::mesh::injector::Injector;
+use crate::mesh::lane::LaneReceiver;
+use crate::mesh::park::ParkFlag;
+use crate::net::peer::Peers;
+use crate::ring::RingWaker;
+
+/// Something to be done on a core.
+pub type Job = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+
+/// What other threads hand to a core.
+pub enum Injected {
+    /// Do this.
+    Job(Job),
+    /// Wake this task or endpoint.
+    Wake(WakeKey),
+    /// Here is the lane of another core.
+    Lane(LaneReceiver<LaneItem>),
+}
+
+/// The door to one core.
+pub struct CoreDoor {
+    /// Jobs from threads that are no core.
+    pub injector: Injector<Injected>,
+    /// Whether the core sleeps.
+    pub park: ParkFlag,
+    /// Wakes the core's ring; set once the ring exists.
+    pub waker: OnceLock<RingWaker>,
+    /// The core's counters.
+    pub published: Published,
+    /// Endpoints placed here.
+    pub placed: AtomicUsize,
+}
+
+impl CoreDoor {
+    /// Hands a job in and wakes the core if it sleeps. Gives the job back if the core has ended or too many wait.
+    pub fn inject(&self, job: Job) -> Result<(), Refused> {
+        self.injector.push(Injected::Job(job)).map_err(|_| Refused)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Hands something in whose number is bounded elsewhere: wakes by the tasks, lanes by the cores, ends of asks by
+    /// the asks. Nothing happens if the core has ended.
+    pub fn inject_always(&self, item: Injected) {
+        if self.injector.push_unbounded(item).is_ok() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if self.park.claim_wake()
+            && let Some(waker) = self.waker.get()
+            && let Err(error) = waker.wake()
+        {
+            tracing::error!(%error, "a core could not be woken");
+        }
+    }
+}
+
+/// The core has ended, or too many jobs wait for it.
+#[derive(Debug)]
+pub struct Refused;
+
+struct WakeDoor(Weak<Node>, u16);
+
+impl RemoteWake for WakeDoor {
+    fn wake(&self, key: WakeKey) {
+        if let Some(node) = self.0.upgrade() {
+            node.cores[usize::from(self.1)].inject_always(Injected::Wake(key));
+        }
+    }
+}
+
+/// One env, as its cores see it.
+pub struct Node {
+    /// Unique in this process.
+    pub id: u64,
+    /// The env's name.
+    pub name: String,
+    /// Its limits.
+    pub config: Config,
+    /// Tells two runs of a node apart.
+    pub incarnation: u64,
+    /// Where the node listens, in the words that peers use; empty in client mode.
+    pub advertised: OnceLock<String>,
+    /// Its endpoints' names.
+    pub directory: Arc<Directory>,
+    /// Its peers.
+    pub peers: Arc<Peers>,
+    /// The doors to its cores.
+    pub cores: Vec<CoreDoor>,
+    /// No further work is taken.
+    pub closing: AtomicBool,
+    /// Cores that have drained.
+    pub drained: AtomicUsize,
+    ended: Mutex<usize>,
+    all_ended: Condvar,
+}
+
+static NODES: LazyLock<RwLock<HashMap<u64, Weak<Node>>>> = LazyLock::new(RwLock::default);
+
+impl Node {
+    /// A node with `cores` cores that have not started.
+    pub fn new(name: String, config: Config, cores: usize) -> Arc<Node> {
+        static ID: AtomicU64 = AtomicU64::new(1);
+        let id = ID.fetch_add(1, Ordering::Relaxed);
+        let node = Arc::new_cyclic(|node: &Weak<Node>| {
+            let weak = node.clone();
+            let door = || CoreDoor {
+                injector: Injector::new(config.injected),
+                park: ParkFlag::default(),
+                waker: OnceLock::new(),
+                published: Published::default(),
+                placed: AtomicUsize::new(0),
+            };
+            Node {
+                id,
+                name,
+                incarnation: random(),
+                advertised: OnceLock::new(),
+                directory: Arc::default(),
+                peers: Peers::new(move |index, serial| {
+                    if let Some(node) = weak.upgrade() {
+                        node.on_every_core(move |shard| shard.forget_peer(index, serial));
+                    }
+                }),
+                cores: (0..cores).map(|_| door()).collect(),
+                closing: AtomicBool::new(false),
+                drained: AtomicUsize::new(0),
+                ended: Mutex::new(0),
+                all_ended: Condvar::new(),
+                config,
+            }
+        });
+        NODES.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::downgrade(&node));
+        node
+    }
+
+    /// The node with this id, if it still exists. A lock and a hash: not for the path of a message.
+    pub fn by_id(id: u64) -> Option<Arc<Node>> {
+        NODES.read().unwrap_or_else(PoisonError::into_inner).get(&id)?.upgrade()
+    }
+
+    /// What wakes tasks of this core from other threads.
+    pub fn remote_wake(self: &Arc<Node>, core: u16) -> Arc<dyn RemoteWake> {
+        Arc::new(WakeDoor(Arc::downgrade(self), core))
+    }
+
+    /// Has every core do something, whatever else waits there.
+    pub fn on_every_core(&self, job: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
+        for door in &self.cores {
+            door.inject_always(Injected::Job(Box::new(job.clone())));
+        }
+    }
+
+    /// Begins the shutdown, once: no further work is taken, endpoints drain, and whatever has not ended by the
+    /// deadline is given up.
+    pub fn shutdown(&self, deadline: Duration) {
+        if !self.closing.swap(true, Ordering::SeqCst) {
+            let until = now().saturating_add(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX));
+            self.on_every_core(move |shard| shard.begin_shutdown(until));
+        }
+    }
+
+    /// A core's thread has ended.
+    pub fn core_ended(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.all_ended.notify_all();
+    }
+
+    /// Waits until all cores have ended; false if `limit` passed first.
+    pub fn await_end(&self, limit: Option<Duration>) -> bool {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = |ended: &mut usize| *ended < self.cores.len();
+        match limit {
+            None => {
+                drop(self.all_ended.wait_while(ended, running));
+                true
+            }
+            Some(limit) => match self.all_ended.wait_timeout_while(ended, limit, running) {
+                Ok((_, timed_out)) => !timed_out.timed_out(),
+                Err(poisoned) => !poisoned.into_inner().1.timed_out(),
+            },
+        }
+    }
+
+    /// The published counters of all cores.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { cores: self.cores.iter().map(|door| door.published.read()).collect() }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        NODES.write().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// Nanoseconds since the first call in this process; the clock of all cores and deadlines.
+#[inline]
+pub fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_nanos() as u64
+}
+
+/// A random number, good enough to tell runs apart and to spread retries; the standard library's hasher keys are
+/// seeded by the operating system.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u64(now());
+    hasher.finish()
+}

@@ -1,0 +1,143 @@
+//! Frames that arrived, and what other cores passed on.
+
+use std::rc::Rc;
+
+use super::lanes::LaneItem;
+use super::shard::Shard;
+use crate::dispatch::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder};
+use crate::dispatch::inbox::{Body, Envelope};
+use crate::net::connection::{ConnectionId, Role};
+use crate::net::errors::AskError;
+use crate::net::pending::{AskKey, Via};
+use crate::wire::failure::FailureCode;
+use crate::wire::frame::{EndpointId, Frame, RequestHead, Resolved, Route, Target, core_of_key};
+
+impl Shard {
+    /// Handles one frame of a connection.
+    #[inline]
+    pub fn on_frame(&self, id: ConnectionId, role: Role, frame: Frame<'_>, path: &Rc<dyn ReplyPath>) {
+        match frame {
+            Frame::Request { head, payload } => self.on_request(id, &head, payload, path),
+            Frame::Reply { request, resolved, payload } => {
+                self.count(|counters| counters.replies_in += 1);
+                let key = AskKey(request);
+                let decode = self.pending.borrow_mut().waiting(key).map(|waiting| (waiting.via, waiting.decode));
+                let Some((via, decode)) = decode.filter(|(via, _)| belongs(via, role)) else {
+                    return self.count(|counters| counters.replies_late += 1);
+                };
+                self.note_resolved(&via, resolved);
+                let answer = decode(payload).map_err(|error| AskError::UndecodableReply {
+                    target: self.describe(&via),
+                    reason: error.to_string().into(),
+                });
+                self.complete(key, answer);
+            }
+            Frame::Failure { request, resolved, code, text } => {
+                self.count(|counters| counters.replies_in += 1);
+                let key = AskKey(request);
+                let via = self.pending.borrow_mut().waiting(key).map(|waiting| waiting.via);
+                let Some(via) = via.filter(|via| belongs(via, role)) else {
+                    return self.count(|counters| counters.replies_late += 1);
+                };
+                match code {
+                    FailureCode::NoEndpoint | FailureCode::Stopped => self.forget_resolved(&via),
+                    _ => self.note_resolved(&via, resolved),
+                }
+                self.fail(key, code, text);
+            }
+            Frame::Cancel { request, target, route } => self.on_cancel(id, request, target, route),
+            Frame::Skipped => {}
+        }
+    }
+
+    #[inline]
+    fn on_request(&self, id: ConnectionId, head: &RequestHead<'_>, payload: &[u8], path: &Rc<dyn ReplyPath>) {
+        self.count(|counters| counters.requests_in += 1);
+        let deadline = head.deadline_us.map_or(NO_DEADLINE, |us| self.clock() + u64::from(us) * 1000);
+        let mut call = Call { origin: Origin::Peer(id), request: head.request, deadline, resolved: None };
+        let Some((endpoint, route)) = self.find_target(head.target, head.route, &mut call.resolved) else {
+            self.count(|counters| counters.unknown_endpoint += 1);
+            return Responder::new(call, path).fail(FailureCode::NoEndpoint, "");
+        };
+        match self.route_to_core(route) {
+            Some(core) if core == self.core => {
+                self.dispatcher.deliver_bytes(endpoint, call, head.message, payload, path);
+            }
+            Some(core) => {
+                call.origin = Origin::Passed { core: self.core, connection: id };
+                let mut body = self.spares.borrow_mut().take();
+                body.extend_from_slice(payload);
+                let envelope = Envelope { call, message: head.message, body: Body::Bytes(body) };
+                self.count(|counters| counters.requests_passed += 1);
+                if self.lane_request(core, LaneItem::Request { endpoint, envelope }).is_err() {
+                    self.count(|counters| counters.overloaded += 1);
+                    call.origin = Origin::Peer(id);
+                    let text = format!("the lane from core {} to core {core}", self.core);
+                    Responder::new(call, path).fail(FailureCode::Overloaded, &text);
+                }
+            }
+            None => Responder::new(call, path).fail(FailureCode::NoEndpoint, "no such core"),
+        }
+    }
+
+    /// The endpoint that is meant; a name is looked up, and the asker will be told what was found.
+    #[inline]
+    fn find_target(
+        &self,
+        target: Target<'_>,
+        route: Route,
+        resolved: &mut Option<Resolved>,
+    ) -> Option<(EndpointId, Route)> {
+        match target {
+            Target::Id(endpoint) => Some((endpoint, route)),
+            Target::Name(name) => {
+                let found = self.node.directory.resolve(name)?;
+                *resolved = Some(found);
+                Some((found.endpoint, found.core.map_or(route, Route::Core)))
+            }
+        }
+    }
+
+    #[inline]
+    fn route_to_core(&self, route: Route) -> Option<u16> {
+        let cores = self.node.cores.len() as u16;
+        match route {
+            Route::Here => Some(self.core),
+            Route::Core(core) => (core < cores).then_some(core),
+            Route::Key(key) => Some(core_of_key(key, cores)),
+        }
+    }
+
+    fn on_cancel(&self, id: ConnectionId, request: u64, target: Target<'_>, route: Route) {
+        let Some((endpoint, route)) = self.find_target(target, route, &mut None) else { return };
+        match self.route_to_core(route) {
+            Some(core) if core == self.core => self.dispatcher.cancel(endpoint, Origin::Peer(id), request),
+            Some(core) => {
+                let origin = Origin::Passed { core: self.core, connection: id };
+                // A full lane only means that the work is done in vain.
+                let _ = self.lane_request(core, LaneItem::Cancel { endpoint, origin, request });
+            }
+            None => {}
+        }
+    }
+
+    /// Handles what another core sent.
+    pub fn on_lane_item(&self, item: LaneItem, path: &Rc<dyn ReplyPath>) {
+        match item {
+            LaneItem::Request { endpoint, envelope } => self.dispatcher.deliver(endpoint, envelope, path),
+            LaneItem::Answer { request, answer } => match answer {
+                Ok(parcel) => self.complete(AskKey(request), Ok(parcel)),
+                Err((code, text)) => self.fail(AskKey(request), code, &text),
+            },
+            LaneItem::Frame { connection, request, frame } => self.send_frame(connection, request, frame),
+            LaneItem::Cancel { endpoint, origin, request } => self.dispatcher.cancel(endpoint, origin, request),
+        }
+    }
+}
+
+/// Whether an answer over a connection with this role can be meant for an ask that went `via`: nobody answers for
+/// another peer.
+#[inline]
+fn belongs(via: &Via, role: Role) -> bool {
+    matches!((via, role), (Via::Peer { peer, .. }, Role::Dialled { peer: dialled }) if *peer == dialled)
+}

@@ -1,0 +1,181 @@
+//! All of a core but its ring.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::counters::CoreSnapshot;
+use super::lanes::Lanes;
+use super::node::{Node, now};
+use super::timeouts::Timer;
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::inbox::InboxLimits;
+use crate::executor::tasks::Executor;
+use crate::executor::timers::TimerWheel;
+use crate::net::connection::{ConnectionId, Connections, Phase};
+use crate::net::errors::AskError;
+use crate::net::outbox::Outbox;
+use crate::net::pending::Pending;
+use crate::net::writer::Spares;
+use crate::wire::frame::EndpointId;
+
+/// What the core is to do with its ring at the end of the turn.
+#[derive(Debug)]
+pub enum Action {
+    /// Connect to this peer.
+    Dial {
+        /// Index of the peer's outbox.
+        peer: u32,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Receive.
+    Receive(ConnectionId),
+    /// Stop receiving.
+    Pause(ConnectionId),
+    /// Handle what was held back, and receive again.
+    Resume(ConnectionId),
+    /// Close.
+    Close(ConnectionId),
+    /// Close the listener.
+    StopListening,
+}
+
+/// All of a core but its ring: what tasks, handlers and asks on the core's thread work with.
+///
+/// Everything is behind a `Cell` or a `RefCell` that is borrowed for a few lines at a time and never while a
+/// handler, a task or a waker runs, so any of them may come back in here.
+///
+/// What needs the ring is left in `actions` and `dirty` for the core.
+pub struct Shard {
+    /// The env.
+    pub node: Arc<Node>,
+    /// Number of this core.
+    pub core: u16,
+    /// Tasks.
+    pub executor: Rc<Executor>,
+    /// Endpoints.
+    pub dispatcher: Dispatcher,
+    /// Asks that wait for their answer.
+    pub pending: RefCell<Pending>,
+    /// Connections.
+    pub connections: RefCell<Connections>,
+    /// Outboxes by peer index.
+    pub outboxes: RefCell<Vec<Option<Outbox>>>,
+    /// Spare send buffers.
+    pub spares: RefCell<Spares>,
+    /// Lanes to and from other cores.
+    pub lanes: RefCell<Lanes>,
+    /// Timers.
+    pub timers: RefCell<TimerWheel>,
+    /// For the core, at the end of the turn.
+    pub actions: RefCell<Vec<Action>>,
+    /// Connections with something to send.
+    pub dirty: RefCell<Vec<ConnectionId>>,
+    /// The counters that this floor keeps.
+    pub counters: RefCell<CoreSnapshot>,
+    /// The built-in endpoint, which ends last.
+    pub verifier: Cell<Option<EndpointId>>,
+    /// When the shutdown gives up waiting, once it has begun.
+    pub closing: Cell<Option<u64>>,
+    pub(super) clock: Cell<u64>,
+}
+
+impl Shard {
+    /// A core without endpoints and connections.
+    pub fn new(node: Arc<Node>, core: u16, executor: Rc<Executor>) -> Shard {
+        let limits = InboxLimits { messages: node.config.inbox_messages, bytes: node.config.inbox_bytes };
+        let clock = now();
+        Shard {
+            core,
+            dispatcher: Dispatcher::new(executor.clone(), limits),
+            executor,
+            pending: RefCell::new(Pending::new(node.config.pending_asks)),
+            connections: RefCell::default(),
+            outboxes: RefCell::default(),
+            spares: RefCell::default(),
+            lanes: RefCell::new(Lanes::new(node.cores.len())),
+            timers: RefCell::new(TimerWheel::new(clock)),
+            actions: RefCell::default(),
+            dirty: RefCell::default(),
+            counters: RefCell::default(),
+            verifier: Cell::new(None),
+            closing: Cell::new(None),
+            clock: Cell::new(clock),
+            node,
+        }
+    }
+
+    /// Counts something.
+    #[inline]
+    pub fn count(&self, change: impl FnOnce(&mut CoreSnapshot)) {
+        change(&mut self.counters.borrow_mut());
+    }
+
+    /// Notes something for the core to do at the end of the turn.
+    pub fn act(&self, action: Action) {
+        self.actions.borrow_mut().push(action);
+    }
+
+    /// The time at the beginning of the turn.
+    #[inline]
+    pub fn clock(&self) -> u64 {
+        self.clock.get()
+    }
+
+    /// Takes the time; once per turn, and after a sleep.
+    #[inline]
+    pub fn tick(&self) -> u64 {
+        let now = now();
+        self.clock.set(now);
+        now
+    }
+
+    /// Begins to end: no more connections, every endpoint drains.
+    pub fn begin_shutdown(&self, until: u64) {
+        if self.closing.get().is_none() {
+            self.closing.set(Some(until));
+            self.timers.borrow_mut().arm(until, Timer::Tick.pack());
+            self.act(Action::StopListening);
+            let last = self.verifier.get().unwrap_or(EndpointId(u32::MAX));
+            self.dispatcher.stop_all(last);
+        }
+    }
+
+    /// Whether nothing is left that a shutdown waits for: no endpoint but the built-in one, nothing to send.
+    pub fn has_drained(&self) -> bool {
+        self.dispatcher.live() <= usize::from(self.verifier.get().is_some())
+            && self.connections.borrow().iter().all(|c| c.phase != Phase::Open || c.writer.backlog() == 0)
+            && self.lanes.borrow().is_clear()
+    }
+
+    /// Ends what is left: asks fail, tasks and endpoints are dropped, connections close.
+    pub fn end(&self) {
+        let name = self.node.name.clone();
+        self.fail_all(|_| true, || AskError::Stopped { target: name.as_str().into() });
+        self.dispatcher.abandon();
+        self.executor.clear();
+        let open: Vec<_> = self.connections.borrow().iter().map(|connection| connection.id).collect();
+        open.into_iter().for_each(|id| self.close(id, "this env has shut down", false));
+        // What other threads still hand in is dropped, which tells them.
+        drop(self.node.cores[usize::from(self.core)].injector.close());
+    }
+
+    /// The counters of all floors that live in here.
+    pub fn read_counters(&self) -> CoreSnapshot {
+        let mut all = *self.counters.borrow();
+        let dispatch = self.dispatcher.stats();
+        all.handled = dispatch.handled;
+        all.overloaded += dispatch.overloaded;
+        all.expired = dispatch.expired;
+        all.cancelled = dispatch.cancelled;
+        all.unknown_endpoint = dispatch.unknown;
+        all.connections = self.connections.borrow().len() as u64;
+        all.pending_asks = self.pending.borrow().len() as u64;
+        all.endpoints = self.dispatcher.live() as u64;
+        all.tasks = self.executor.live() as u64;
+        all.timers = self.timers.borrow().len() as u64;
+        all
+    }
+}

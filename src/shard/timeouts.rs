@@ -1,0 +1,108 @@
+//! The timers of a core: one number each in the wheel.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::shard::Shard;
+use crate::executor::timers::TimerKey;
+use crate::net::connection::ConnectionId;
+use crate::net::errors::AskError;
+use crate::net::pending::AskKey;
+
+/// What a timer is for. It is packed into the 64 bits that the wheel keeps: 2 bits of kind, 30 of slot, 32 of serial.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// An ask's deadline.
+    Ask(AskKey),
+    /// A connection must be open by now.
+    Greeting(ConnectionId),
+    /// An outbox wants to be looked at.
+    Peer {
+        /// Index of the peer.
+        peer: u32,
+        /// Low half of the peer's serial number.
+        serial: u32,
+    },
+    /// Accept again.
+    Accept,
+    /// Only take a turn.
+    Tick,
+}
+
+const SLOT_MASK: u64 = (1 << 30) - 1;
+
+impl Timer {
+    /// As the wheel keeps it.
+    #[inline]
+    pub fn pack(self) -> u64 {
+        let (kind, slot, serial) = match self {
+            Timer::Ask(key) => (0u64, key.0 >> 32, key.0 as u32),
+            Timer::Greeting(id) => (1, id.slot.into(), id.generation),
+            Timer::Peer { peer, serial } => (2, peer.into(), serial),
+            Timer::Accept => (3, 0, 0),
+            Timer::Tick => (3, 1, 0),
+        };
+        kind << 62 | (slot & SLOT_MASK) << 32 | u64::from(serial)
+    }
+
+    /// What was packed.
+    pub fn unpack(packed: u64) -> Timer {
+        let (slot, serial) = ((packed >> 32 & SLOT_MASK) as u32, packed as u32);
+        match packed >> 62 {
+            0 => Timer::Ask(AskKey::new(slot as usize, serial)),
+            1 => Timer::Greeting(ConnectionId { slot, generation: serial }),
+            2 => Timer::Peer { peer: slot, serial },
+            _ if slot == 0 => Timer::Accept,
+            _ => Timer::Tick,
+        }
+    }
+}
+
+impl Shard {
+    /// Arms a timer.
+    pub fn arm(&self, after: Duration, timer: Timer) -> TimerKey {
+        let after = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.timers.borrow_mut().arm(self.clock().saturating_add(after), timer.pack())
+    }
+
+    /// Disarms a timer.
+    pub fn disarm(&self, timer: TimerKey) {
+        self.timers.borrow_mut().cancel(timer);
+    }
+
+    /// An ask's time is up: its slot is free at once, and the other side is told.
+    pub(super) fn on_ask_timeout(self: &Rc<Self>, key: AskKey) {
+        let waiting = {
+            let mut pending = self.pending.borrow_mut();
+            pending.waiting(key).map(|waiting| (waiting.via, waiting.timeout_ns, waiting.own_timeout))
+        };
+        let Some((via, timeout_ns, own)) = waiting else { return };
+        self.count(|counters| counters.timeouts += 1);
+        let error = AskError::Timeout {
+            target: self.describe(&via),
+            after: Duration::from_nanos(timeout_ns),
+            setting: if own { "the timeout given to ask_within" } else { "Config::ask_timeout" },
+        };
+        self.cancel(&via, key);
+        self.complete(key, Err(error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_survive_packing() {
+        for timer in [
+            Timer::Ask(AskKey::new(0, 1)),
+            Timer::Ask(AskKey::new((1 << 28) - 1, u32::MAX)),
+            Timer::Greeting(ConnectionId { slot: (1 << 24) - 1, generation: 7 }),
+            Timer::Peer { peer: 9, serial: u32::MAX },
+            Timer::Accept,
+            Timer::Tick,
+        ] {
+            assert_eq!(Timer::unpack(timer.pack()), timer);
+        }
+    }
+}
