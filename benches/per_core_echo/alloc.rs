@@ -1,0 +1,51 @@
+//! A global allocator that counts what each thread asks of it.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    // Const-initialised and without a destructor: reading it never allocates, and it is there as long as the thread.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator with a counter per thread.
+///
+/// A core is a thread, so the difference of two readings on a core's thread is what that core allocated in between.
+/// A reallocation counts as one; what is freed does not count.
+pub(crate) struct Counting;
+
+/// Allocations that the calling thread has made so far.
+pub(crate) fn thread_allocs() -> u64 {
+    ALLOCATIONS.get()
+}
+
+fn count() {
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+}
+
+// SAFETY: every method hands its arguments unchanged to `System`, which keeps the contract of `GlobalAlloc`; counting
+// touches one thread-local cell, neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`; it is passed on as it came.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`; it is passed on as it came.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`; `pointer` came from `System`, as all of ours do.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`; `pointer` came from `System`, as all of ours do.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}

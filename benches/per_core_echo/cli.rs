@@ -1,0 +1,159 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+use crate::Error;
+use crate::plan::{IdlePolicy, Path};
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+Echo through ringpost, beside the floor under it, in one table.
+
+Usage: cargo bench --bench per_core_echo -- [OPTIONS]
+
+  --path LIST        of tcp, mesh, local                     [tcp,mesh,local]
+  --idle LIST        of adaptive, spin, park; local takes one [adaptive,spin,park]
+  --cores N          half ask, half answer; local uses one   [2]
+  --connections N    TCP connections, shared among the asking cores, at least one for each
+                                                             [one per asking core]
+  --window LIST      asks in flight: per connection over TCP, per asking core else
+                                                             [1,64,512]
+  --payload BYTES    0, 16, 64, 128, 256, 1024 and 4096 need no memory of their own; other sizes
+                     are carried by `Bytes`, whose allocations are counted
+                                                             [64]
+  --seconds N        counted time of each side of each row, over 3 rounds
+  --quick            finish within 15 s instead of 90 s
+  --json FILE        write all figures
+  --svg FILE         write the latency distribution          [target/per_core_echo.svg]
+  -h, --help         show this
+";
+
+/// Above this a window is no longer a window: the default limit of pending asks of a core.
+const MOST_IN_FLIGHT: usize = 65_536;
+/// Stays below the default frame limit of 16 MiB.
+const LARGEST_PAYLOAD: usize = 8 << 20;
+/// The loopback addresses 127.0.x.y that a server can be reached under.
+const MOST_CONNECTIONS: usize = 10_000;
+/// As many as fit into the 16 bits of a core number with ease.
+const MOST_CORES: usize = 1024;
+
+/// What to do.
+pub(crate) enum Command {
+    /// Measure.
+    Run(Options),
+    /// Print the help.
+    Help,
+}
+
+/// All options, checked.
+pub(crate) struct Options {
+    pub(crate) paths: Vec<Path>,
+    pub(crate) idles: Vec<IdlePolicy>,
+    /// Even, or 1 rounded up to 2.
+    pub(crate) cores: usize,
+    /// At least one per asking core.
+    pub(crate) connections: usize,
+    pub(crate) windows: Vec<usize>,
+    pub(crate) payload: usize,
+    /// Counted time of one side of one row, over all rounds.
+    pub(crate) seconds: Option<Duration>,
+    pub(crate) quick: bool,
+    pub(crate) json: Option<PathBuf>,
+    pub(crate) svg: PathBuf,
+}
+
+/// Reads the arguments, the first being the program's name.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
+    let mut options = Options {
+        paths: Path::ALL.to_vec(),
+        idles: IdlePolicy::ALL.to_vec(),
+        cores: 2,
+        connections: 0,
+        windows: vec![1, 64, 512],
+        payload: 64,
+        seconds: None,
+        quick: false,
+        json: None,
+        svg: default_svg(),
+    };
+    let mut connections = None;
+    let mut parser = lexopt::Parser::from_iter(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("path") => {
+                options.paths = list(&parser.value()?.string()?, |name| named(Path::ALL, Path::name, name))?
+            }
+            Long("idle") => {
+                let known = |name: &str| named(IdlePolicy::ALL, IdlePolicy::name, name);
+                options.idles = list(&parser.value()?.string()?, known)?;
+            }
+            Long("cores") => options.cores = number("--cores", &parser.value()?.string()?, 1, MOST_CORES)?,
+            Long("connections") => {
+                connections = Some(number("--connections", &parser.value()?.string()?, 1, MOST_CONNECTIONS)?);
+            }
+            Long("window") => {
+                let window = |text: &str| number("--window", text, 1, MOST_IN_FLIGHT);
+                options.windows = list(&parser.value()?.string()?, window)?;
+            }
+            Long("payload") => options.payload = number("--payload", &parser.value()?.string()?, 0, LARGEST_PAYLOAD)?,
+            Long("seconds") => options.seconds = Some(seconds(&parser.value()?.string()?)?),
+            Long("quick") => options.quick = true,
+            Long("json") => options.json = Some(parser.value()?.into()),
+            Long("svg") => options.svg = parser.value()?.into(),
+            // cargo adds it to the arguments of every benchmark.
+            Long("bench") => {}
+            Short('h') | Long("help") => return Ok(Command::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    settle_cores(&mut options, connections)?;
+    Ok(Command::Run(options))
+}
+
+fn settle_cores(options: &mut Options, connections: Option<usize>) -> Result<(), Error> {
+    let asking = (options.cores / 2).max(1);
+    options.cores = asking * 2;
+    options.connections = connections.unwrap_or(asking);
+    if options.connections < asking {
+        let given = options.connections;
+        return Err(format!("--connections {given} leaves some of the {asking} asking cores without any").into());
+    }
+    Ok(())
+}
+
+fn default_svg() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    PathBuf::from(target).join("per_core_echo.svg")
+}
+
+/// Parses `a,b,c`; what is named twice is measured once.
+fn list<T: PartialEq>(text: &str, item: impl Fn(&str) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    let mut items = Vec::new();
+    for part in text.split(',') {
+        let item = item(part.trim())?;
+        if !items.contains(&item) {
+            items.push(item);
+        }
+    }
+    Ok(items)
+}
+
+fn named<T: Copy>(all: [T; 3], name: fn(T) -> &'static str, wanted: &str) -> Result<T, Error> {
+    let found = all.into_iter().find(|&item| name(item) == wanted);
+    found.ok_or_else(|| format!("'{wanted}' is none of {}", all.map(name).join(", ")).into())
+}
+
+fn number(option: &str, text: &str, least: usize, most: usize) -> Result<usize, Error> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("{option} takes a number from {least} to {most}, not '{text}'").into())
+}
+
+fn seconds(text: &str) -> Result<Duration, Error> {
+    let seconds = text.parse().ok().filter(|seconds| (0.01..=3600.0).contains(seconds));
+    let seconds = seconds.ok_or_else(|| format!("--seconds takes a number from 0.01 to 3600, not '{text}'"))?;
+    Ok(Duration::from_secs_f64(seconds))
+}

@@ -1,0 +1,91 @@
+//! The floors: what the machine does when no runtime is in the way.
+//!
+//! Each is the shortest loop that does the work of a path, on two threads pinned to the CPUs that ringpost's cores get.
+//! Both sides read the clock once per round trip and record it the same way, so that the cost of measuring cancels out
+//! of the ratio as far as it can.
+
+mod cache_line;
+mod ping_pong;
+mod pipelined;
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::thread::{self, ScopedJoinHandle};
+
+use crate::Error;
+use crate::cpus::Cpus;
+use crate::plan::{FloorKind, Run};
+use crate::sample::{Meter, Sample, Span};
+
+/// Runs the floor that stands beside `run` for as long as `span` says, one pair of threads per pair of cores.
+pub(crate) fn measure(kind: FloorKind, run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Error> {
+    thread::scope(|scope| {
+        let pairs: Vec<_> =
+            (0..run.pairs()).map(|pair| scope.spawn(move || measure_pair(kind, run, pair, span, cpus))).collect();
+        let meters: Result<Vec<Meter>, Error> = pairs.into_iter().map(join).collect();
+        Sample::of(meters?)
+    })
+}
+
+fn measure_pair(kind: FloorKind, run: &Run, pair: usize, span: Span, cpus: &Cpus) -> Result<Meter, Error> {
+    let at = Pair { cpus, asking: pair, answering: run.pairs() + pair };
+    match kind {
+        FloorKind::NonBlocking => {
+            let (near, far) = connect()?;
+            near.set_nonblocking(true)?;
+            far.set_nonblocking(true)?;
+            at.run(|| ping_pong::ask(near, run.payload, span), || ping_pong::answer(far, run.payload))
+        }
+        FloorKind::Blocking => {
+            let (near, far) = connect()?;
+            at.run(|| ping_pong::ask(near, run.payload, span), || ping_pong::answer(far, run.payload))
+        }
+        FloorKind::Pipelined => {
+            let pairs: Result<Vec<_>, Error> = (0..run.connections_of(pair)).map(|_| connect()).collect();
+            let (near, far) = pairs?.into_iter().unzip();
+            at.run(|| pipelined::ask(near, run.window, run.payload, span), || pipelined::answer(far))
+        }
+        FloorKind::CacheLine => {
+            let lines = cache_line::Lines::new(run.window);
+            at.run(|| cache_line::ask(&lines, span), || cache_line::answer(&lines))
+        }
+    }
+}
+
+/// The two cores of one floor.
+struct Pair<'a> {
+    cpus: &'a Cpus,
+    asking: usize,
+    answering: usize,
+}
+
+impl Pair<'_> {
+    /// Runs both sides to their end. When one side fails, what it drops ends the other.
+    fn run(
+        &self,
+        ask: impl FnOnce() -> Result<Meter, Error> + Send,
+        answer: impl FnOnce() -> Result<(), Error> + Send,
+    ) -> Result<Meter, Error> {
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| self.cpus.pinned(self.asking, ask));
+            let answering = scope.spawn(|| self.cpus.pinned(self.answering, answer));
+            let (asked, answered) = (join(asking), join(answering));
+            let meter = asked?;
+            answered?;
+            Ok(meter)
+        })
+    }
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
+    thread.join().unwrap_or_else(|_| Err("a thread of the floor panicked".into()))
+}
+
+/// Both ends of a fresh loopback connection without Nagle's delay.
+fn connect() -> Result<(TcpStream, TcpStream), Error> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    Ok((near, far))
+}

@@ -1,0 +1,66 @@
+//! All figures as JSON: an array of objects, ringpost and floor of each row.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path as FilePath;
+
+use serde::Serialize;
+
+use crate::Row;
+use crate::plan::Run;
+use crate::sample::Sample;
+
+/// One object of the array. Scripts rely on these names; `null` is what does not apply.
+#[derive(Serialize)]
+struct Record {
+    system: &'static str,
+    path: &'static str,
+    idle: &'static str,
+    cores: usize,
+    connections: Option<usize>,
+    window: usize,
+    payload: usize,
+    rate_per_s: f64,
+    p50_ns: u64,
+    p90_ns: u64,
+    p99_ns: u64,
+    p999_ns: u64,
+    max_ns: u64,
+    allocs_per_op: Option<f64>,
+    enters_per_op: Option<f64>,
+}
+
+impl Record {
+    fn new(system: &'static str, run: &Run, sample: &Sample) -> Record {
+        Record {
+            system,
+            path: run.path.name(),
+            idle: run.idle.name(),
+            cores: run.cores,
+            connections: run.connections,
+            window: run.window,
+            payload: run.payload,
+            rate_per_s: sample.rate.round(),
+            p50_ns: sample.at(0.5),
+            p90_ns: sample.at(0.9),
+            p99_ns: sample.at(0.99),
+            p999_ns: sample.at(0.999),
+            max_ns: sample.latency.max(),
+            allocs_per_op: sample.allocs_per_op,
+            enters_per_op: sample.enters_per_op,
+        }
+    }
+}
+
+/// Writes the file, over whatever it held.
+pub(crate) fn write(file: &FilePath, rows: &[Row]) -> io::Result<()> {
+    let mut records = Vec::new();
+    for row in rows {
+        records.push(Record::new("ringpost", &row.run, &row.ringpost));
+        records.extend(row.floor.as_ref().map(|floor| Record::new("floor", &row.run, floor)));
+    }
+    let mut out = BufWriter::new(File::create(file)?);
+    serde_json::to_writer_pretty(&mut out, &records)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}

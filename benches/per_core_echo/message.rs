@@ -1,0 +1,121 @@
+//! What is echoed, for every size of payload.
+
+use std::fmt;
+
+use bytes::Bytes;
+use ringpost::{Ask, CallContext, Endpoint, HandleSync, HandlerError, Handlers, Message, message};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+use crate::alloc::thread_allocs;
+
+/// A payload whose size the type knows: it lives wherever the message lives and needs no memory of its own.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Payload<const N: usize>([u8; N]);
+
+impl<const N: usize> Serialize for Payload<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Payload<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(PayloadVisitor)
+    }
+}
+
+struct PayloadVisitor<const N: usize>;
+
+impl<const N: usize> Visitor<'_> for PayloadVisitor<N> {
+    type Value = Payload<N>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{N} bytes")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Payload<N>, E> {
+        bytes.try_into().map(Payload).map_err(|_| E::invalid_length(bytes.len(), &self))
+    }
+}
+
+/// A payload of any other size. Decoding it takes memory, and the table says how often.
+#[derive(Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct AnyPayload(Bytes);
+
+/// A message that is answered with itself.
+pub(crate) trait Echoed: Ask + Message<Reply = Self> + Clone + PartialEq {
+    /// One with `size` bytes of payload; types that know their size ignore it.
+    fn with_size(size: usize) -> Self;
+}
+
+/// The endpoint: gives back what it gets.
+pub(crate) struct Echo;
+
+macro_rules! sizes {
+    ($($size:literal as $name:literal),+ $(,)?) => {
+        $(
+            message!(Payload<$size> as $name => Payload<$size>);
+
+            impl Echoed for Payload<$size> {
+                fn with_size(_size: usize) -> Self {
+                    Payload([0x5a; $size])
+                }
+            }
+        )+
+
+        impl Endpoint for Echo {
+            fn handlers(handlers: &mut Handlers<Self>) {
+                $(handlers.ask_sync::<Payload<$size>>();)+
+                handlers.ask_sync::<AnyPayload>();
+            }
+        }
+
+        /// Sizes of payload that need no memory of their own.
+        pub(crate) const FIXED_SIZES: &[usize] = &[$($size),+];
+    };
+}
+
+sizes! {
+    0 as "bench.Echo0",
+    16 as "bench.Echo16",
+    64 as "bench.Echo64",
+    128 as "bench.Echo128",
+    256 as "bench.Echo256",
+    1024 as "bench.Echo1024",
+    4096 as "bench.Echo4096",
+}
+
+message!(AnyPayload as "bench.Echo" => AnyPayload);
+
+impl Echoed for AnyPayload {
+    fn with_size(size: usize) -> Self {
+        AnyPayload(Bytes::from(vec![0x5a; size]))
+    }
+}
+
+impl<M: Echoed> HandleSync<M> for Echo {
+    fn handle(&mut self, message: M, _context: &mut CallContext) -> Result<M, HandlerError> {
+        Ok(message)
+    }
+}
+
+/// Asks an answering core for its allocations so far.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(crate) struct Allocations;
+message!(Allocations as "bench.Allocations" => u64);
+
+/// The endpoint that answers [`Allocations`] on the core it lives on.
+pub(crate) struct Counter;
+
+impl Endpoint for Counter {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask_sync::<Allocations>();
+    }
+}
+
+impl HandleSync<Allocations> for Counter {
+    fn handle(&mut self, _message: Allocations, _context: &mut CallContext) -> Result<u64, HandlerError> {
+        Ok(thread_allocs())
+    }
+}

@@ -1,0 +1,144 @@
+//! What one measurement yields.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::Error;
+
+/// How long one measurement runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    /// Until caches, tables and buffers have their steady size; nothing is counted.
+    pub(crate) warm: Duration,
+    /// What is counted.
+    pub(crate) steady: Duration,
+}
+
+/// Collects the latencies of one asking thread.
+///
+/// All memory is taken when it is made, so recording never shows up among the allocations it is there to count.
+/// It records only between [`open`](Meter::open) and [`close`](Meter::close).
+pub(crate) struct Meter {
+    latency: Histogram<u64>,
+    opened: Option<Instant>,
+    last: Instant,
+    closed: bool,
+}
+
+impl Meter {
+    /// Latencies from 1 ns to 60 s with 3 significant digits; longer ones count as 60 s.
+    pub(crate) fn new() -> Result<Meter, Error> {
+        let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
+        Ok(Meter { latency, opened: None, last: Instant::now(), closed: false })
+    }
+
+    /// Ends the warm-up.
+    pub(crate) fn open(&mut self, now: Instant) {
+        self.opened = Some(now);
+        self.last = now;
+    }
+
+    /// Ends the counting.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether counting has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Counts one round trip if counting is on, and says whether it is.
+    #[inline]
+    pub(crate) fn record(&mut self, sent: Instant, now: Instant) -> bool {
+        let counting = self.opened.is_some() && !self.closed;
+        if counting {
+            self.latency.saturating_record(now.duration_since(sent).as_nanos() as u64);
+            self.last = now;
+        }
+        counting
+    }
+
+    /// Round trips counted so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.latency.len()
+    }
+}
+
+/// A meter that opens and closes by itself, for loops that own their thread.
+pub(crate) struct TimedMeter {
+    meter: Meter,
+    opens: Instant,
+    closes: Instant,
+}
+
+impl TimedMeter {
+    /// Starts the warm-up now.
+    pub(crate) fn start(span: Span) -> Result<TimedMeter, Error> {
+        let meter = Meter::new()?;
+        let opens = Instant::now() + span.warm;
+        Ok(TimedMeter { meter, opens, closes: opens + span.steady })
+    }
+
+    /// Counts one round trip; false means the time is over.
+    #[inline]
+    pub(crate) fn record(&mut self, sent: Instant, now: Instant) -> bool {
+        if !self.meter.record(sent, now) && now >= self.opens {
+            self.meter.open(now);
+        }
+        now < self.closes
+    }
+
+    /// When the time is over.
+    pub(crate) fn closes(&self) -> Instant {
+        self.closes
+    }
+
+    /// What was counted.
+    pub(crate) fn into_meter(self) -> Meter {
+        self.meter
+    }
+}
+
+/// The result of one measurement, over all its threads.
+pub(crate) struct Sample {
+    /// Round trips in nanoseconds.
+    pub(crate) latency: Histogram<u64>,
+    /// Round trips per second.
+    pub(crate) rate: f64,
+    /// Allocations of the asking and the answering cores per ask; a floor has none to count.
+    pub(crate) allocs_per_op: Option<f64>,
+    /// `io_uring_enter` calls of the asking and the answering cores per ask.
+    pub(crate) enters_per_op: Option<f64>,
+}
+
+impl Sample {
+    /// Puts the threads' counts together. Fails if nothing was counted.
+    pub(crate) fn of(meters: impl IntoIterator<Item = Meter>) -> Result<Sample, Error> {
+        let mut all = Meter::new()?.latency;
+        let mut rate = 0.0;
+        for Meter { latency, opened, last, .. } in meters {
+            let seconds = opened.map_or(0.0, |opened| last.duration_since(opened).as_secs_f64());
+            if seconds > 0.0 {
+                rate += latency.len() as f64 / seconds;
+            }
+            all.add(&latency)?;
+        }
+        if all.is_empty() {
+            return Err("no round trip finished in the time given; try a larger --seconds".into());
+        }
+        Ok(Sample { latency: all, rate, allocs_per_op: None, enters_per_op: None })
+    }
+
+    /// The sample with the median p50; of an even number the better one of the two in the middle.
+    pub(crate) fn median(mut rounds: Vec<Sample>) -> Option<Sample> {
+        rounds.sort_by_key(|sample| sample.at(0.5));
+        (!rounds.is_empty()).then(|| rounds.swap_remove((rounds.len() - 1) / 2))
+    }
+
+    /// The latency in nanoseconds that this share of the round trips did not exceed.
+    pub(crate) fn at(&self, quantile: f64) -> u64 {
+        self.latency.value_at_quantile(quantile)
+    }
+}

@@ -1,0 +1,152 @@
+//! The table people read.
+
+use std::fmt::Write;
+use std::hint::black_box;
+use std::time::Instant;
+
+use crate::Row;
+use crate::cpus::{Cpus, machine};
+use crate::message::FIXED_SIZES;
+use crate::plan::{FloorKind, Plan, Run};
+use crate::sample::Sample;
+
+const HEAD: [&str; 3] = [
+    "                       |           ringpost            |        floor        |       |",
+    "path  idle      window |       p50       p99      rate |       p50      rate | ratio | allocs/op enters/op",
+    "-----------------------+-------------------------------+---------------------+-------+--------------------",
+];
+
+/// The whole report: machine, table, and how to read it.
+pub(crate) fn render(rows: &[Row], plan: &Plan, cpus: &Cpus) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "{}", title(plan, cpus));
+    let _ = writeln!(out, "{}", HEAD.join("\n"));
+    for row in rows {
+        let _ = writeln!(out, "{}", line(row));
+    }
+    out.push_str(&legend(rows));
+    out
+}
+
+fn title(plan: &Plan, cpus: &Cpus) -> String {
+    let Some(run) = plan.runs.first() else { return machine() };
+    let most = |count: fn(&Run) -> usize| plan.runs.iter().map(count).max().unwrap_or(0);
+    let mut title = format!("{}, {} CPUs; {} cores", machine(), cpus.len(), plan.most_cores());
+    let connections = most(|run| run.connections.unwrap_or(0));
+    if connections > 0 {
+        let _ = write!(title, ", {}", plural(connections, "connection"));
+    }
+    let _ = write!(title, ", {}-byte payload; median of {} rounds of ", run.payload, plan.rounds);
+    let steady = time(plan.span.steady.as_nanos() as u64);
+    let _ = write!(title, "{steady}\nEach round trip includes one reading of the clock, {} here.", time(clock_nanos()));
+    title
+}
+
+/// What one reading of the clock costs.
+fn clock_nanos() -> u64 {
+    const READINGS: u32 = 10_000;
+    let started = Instant::now();
+    for _ in 1..READINGS {
+        black_box(Instant::now());
+    }
+    (started.elapsed() / READINGS).as_nanos() as u64
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn line(Row { run, ringpost, floor }: &Row) -> String {
+    let beside = match floor {
+        Some(floor) => {
+            format!("{:>9} {:>9} | {:>5.2}", time(floor.at(0.5)), rate(floor.rate), ratio(run, ringpost, floor))
+        }
+        None => format!("{:>9} {:>9} | {:>5}", "-", "-", "-"),
+    };
+    format!(
+        "{:<5} {:<9} {:>6} | {:>9} {:>9} {:>9} | {beside} | {:>9} {:>9}",
+        run.path.name(),
+        run.idle.name(),
+        run.window,
+        time(ringpost.at(0.5)),
+        time(ringpost.at(0.99)),
+        rate(ringpost.rate),
+        per_op(ringpost.allocs_per_op),
+        per_op(ringpost.enters_per_op),
+    )
+}
+
+/// How much longer ringpost takes than the floor: by p50 where one ask is in flight, by time per ask else.
+fn ratio(run: &Run, ringpost: &Sample, floor: &Sample) -> f64 {
+    if run.is_ping_pong() { ringpost.at(0.5) as f64 / floor.at(0.5).max(1) as f64 } else { floor.rate / ringpost.rate }
+}
+
+fn legend(rows: &[Row]) -> String {
+    let mut out = String::from(
+        "ratio = ringpost / floor, 1.00 is the floor: of the p50 with one ask in flight, of the time per ask (by rate) with more.\n",
+    );
+    let kinds = [FloorKind::NonBlocking, FloorKind::Blocking, FloorKind::Pipelined, FloorKind::CacheLine];
+    let used = |kind: &FloorKind| rows.iter().any(|row| row.run.floor() == Some(*kind));
+    let floors: Vec<&str> = kinds.iter().filter(|kind| used(kind)).map(|&kind| meaning(kind)).collect();
+    if !floors.is_empty() {
+        let _ = writeln!(out, "floors: {}.", floors.join(";\n        "));
+    }
+    let other_size = rows.iter().find(|row| !FIXED_SIZES.contains(&row.run.payload));
+    if let Some(row) = other_size {
+        let size = row.run.payload;
+        let _ = writeln!(out, "A payload of {size} bytes is carried by `Bytes`; the allocations for it are counted.");
+    }
+    out
+}
+
+fn meaning(kind: FloorKind) -> &'static str {
+    match kind {
+        FloorKind::NonBlocking => {
+            "tcp, 1 in flight, adaptive and spin: send/recv ping-pong on non-blocking sockets, both sides spin"
+        }
+        FloorKind::Blocking => "tcp, 1 in flight, park: send/recv ping-pong on blocking sockets",
+        FloorKind::Pipelined => {
+            "tcp, more in flight: raw bytes of as many frames echoed in large reads, both sides spin"
+        }
+        FloorKind::CacheLine => {
+            "mesh: numbers through as many cache lines shared by two pinned threads, both sides spin"
+        }
+    }
+}
+
+/// Nanoseconds with three digits and a unit.
+pub(crate) fn time(nanos: u64) -> String {
+    scaled(nanos as f64, &["ns", "us", "ms", "s"])
+}
+
+fn rate(per_second: f64) -> String {
+    scaled(per_second, &["/s", "k/s", "M/s", "G/s"])
+}
+
+fn scaled(mut value: f64, units: &[&str]) -> String {
+    let mut units = units.iter();
+    let mut unit = units.next().copied().unwrap_or_default();
+    // 999.5 would be shown as 1000.
+    while value >= 999.5 {
+        let Some(next) = units.next() else { break };
+        value /= 1000.0;
+        unit = next;
+    }
+    let digits = match value {
+        _ if value == value.trunc() && unit == "ns" => 0,
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
+/// A bare 0 is none at all; very few are not hidden by rounding.
+fn per_op(value: Option<f64>) -> String {
+    match value {
+        None => "-".into(),
+        Some(0.0) => "0".into(),
+        Some(value) if value < 0.00005 => "<0.0001".into(),
+        Some(value) => format!("{value:.4}"),
+    }
+}
