@@ -1,0 +1,8 @@
+//! The ring against the real kernel, starved and cut on purpose. Every wait is bounded.
+
+mod closing;
+mod pressure;
+mod receiving;
+mod sending;
+mod support;
+mod waking;

@@ -1,0 +1,184 @@
+//! Echo, short sends, connect.
+
+use std::io::{self, Read};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use ringpost::ring::{Completion, Ring, SocketId};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::support::*;
+
+#[test]
+fn echo_as_a_server() {
+    let mut ring = ring(&small());
+    let (listening, address) = listener();
+    let listener = ring.adopt(listening.into());
+    ring.accept(listener);
+    let sent = pattern(1, 1 << 20);
+    let client = thread::spawn({
+        let sent = sent.clone();
+        move || {
+            let stream = bounded(TcpStream::connect(address).unwrap());
+            let writing = writer(stream.try_clone().unwrap(), sent.clone());
+            let back = reader(stream, sent.len()).join().unwrap();
+            drop(writing.join().unwrap());
+            back
+        }
+    });
+    let mut waiting = Vec::new();
+    let mut sending = false;
+    let mut done = false;
+    drive(&mut ring, |ring, completion| {
+        let connection = match completion {
+            Completion::Accepted { listener: by, socket } => {
+                assert_eq!(by, listener);
+                let connection = ring.adopt(socket);
+                ring.recv(connection);
+                return false;
+            }
+            Completion::Received { socket, chunk } => {
+                waiting.extend_from_slice(ring.bytes(&chunk));
+                ring.release(chunk);
+                socket
+            }
+            Completion::Sent { socket, result, .. } => {
+                result.unwrap();
+                sending = false;
+                socket
+            }
+            Completion::Eof { socket } => {
+                ring.close(socket);
+                return false;
+            }
+            Completion::Closed { .. } => {
+                done = true;
+                return true;
+            }
+            other => panic!("{other:?}"),
+        };
+        if !sending && !waiting.is_empty() {
+            ring.send(connection, std::mem::take(&mut waiting)).unwrap();
+            sending = true;
+        }
+        false
+    });
+    assert!(client.join().unwrap() == sent, "the echo differs");
+    close(&mut ring, listener);
+    assert_eq!((ring.open_sockets(), ring.free_buffers()), (0, 8));
+    assert_eq!(ring.stats().stale_completions, 0);
+}
+
+/// Sends `buf` and waits for its outcome.
+fn send(ring: &mut Ring, socket: SocketId, buf: Vec<u8>) -> (Vec<u8>, io::Result<()>) {
+    ring.send(socket, buf).unwrap();
+    let mut outcome = None;
+    drive(ring, |_, completion| {
+        if let Completion::Sent { socket: from, buf, result } = completion {
+            assert_eq!(from, socket);
+            outcome = Some((buf, result));
+        }
+        outcome.is_some()
+    });
+    outcome.unwrap()
+}
+
+fn connect(ring: &mut Ring, domain: Domain, address: SocketAddr) -> (SocketId, io::Result<()>) {
+    let plain = Socket::new(domain, Type::STREAM, None).unwrap();
+    let connecting = ring.adopt(plain.into());
+    ring.connect(connecting, address);
+    match next(ring).pop().unwrap() {
+        Completion::Connected { socket, result } if socket == connecting => (socket, result),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn echo_as_a_client() {
+    let mut ring = ring(&small());
+    let (listening, address) = listener();
+    let (connection, result) = connect(&mut ring, Domain::IPV4, address);
+    result.unwrap();
+    let mut peer = bounded(listening.accept().unwrap().0);
+    let sent = pattern(2, 10_000);
+    let (buf, result) = send(&mut ring, connection, sent.clone());
+    result.unwrap();
+    assert!(buf == sent, "the buffer comes back unchanged");
+    let mut back = vec![0; sent.len()];
+    peer.read_exact(&mut back).unwrap();
+    assert!(back == sent, "the peer read something else");
+    close(&mut ring, connection);
+    assert_eq!(peer.read(&mut back).unwrap(), 0);
+}
+
+#[test]
+fn connect_speaks_ipv6_and_tells_a_refusal() {
+    let mut ring = ring(&small());
+    let listening = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let address = listening.local_addr().unwrap();
+    let (connection, result) = connect(&mut ring, Domain::IPV6, address);
+    result.unwrap();
+    close(&mut ring, connection);
+    drop(listening);
+    let (refused, result) = connect(&mut ring, Domain::IPV6, address);
+    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    let _listening = TcpListener::bind(address).unwrap();
+    ring.connect(refused, address);
+    let completions = next(&mut ring);
+    assert!(matches!(completions[..], [Completion::Connected { result: Ok(()), .. }]), "a second try: {completions:?}");
+}
+
+#[test]
+fn eight_mebibytes_to_a_slow_reader_arrive_in_order() {
+    let mut ring = ring(&small());
+    let (ours, mut theirs) = pair();
+    SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+    let connection = ring.adopt(ours.into());
+    let sent = pattern(3, 8 << 20);
+    let reading = thread::spawn(move || {
+        let mut all = Vec::new();
+        let mut piece = [0; 3001];
+        while all.len() < 8 << 20 {
+            let read = theirs.read(&mut piece).unwrap();
+            assert!(read > 0, "ended after {} bytes", all.len());
+            all.extend_from_slice(&piece[..read]);
+        }
+        all
+    });
+    let (buf, result) = send(&mut ring, connection, sent.clone());
+    result.unwrap();
+    assert!(buf == sent && reading.join().unwrap() == sent, "order or content is lost");
+}
+
+#[test]
+fn a_peer_that_resets_midway_fails_the_send_and_the_buffer_comes_back() {
+    let mut ring = ring(&small());
+    let (connection, mut theirs) = adopted(&mut ring);
+    let sent = pattern(4, 32 << 20);
+    ring.send(connection, sent.clone()).unwrap();
+    assert!(turn(&mut ring).is_empty(), "more than the socket buffers hold");
+    theirs.read_exact(&mut [0; 1000]).unwrap();
+    // With unread bytes this is a reset.
+    drop(theirs);
+    let Some(Completion::Sent { buf, result, .. }) = next(&mut ring).pop() else { panic!("no outcome") };
+    let kind = result.unwrap_err().kind();
+    assert!(matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{kind}");
+    assert!(buf == sent, "the buffer has changed");
+    assert_eq!(ring.stats().short_sends, 1, "a part had left, the rest was tried");
+}
+
+#[test]
+fn a_second_send_is_refused_with_its_buffer() {
+    let mut ring = ring(&small());
+    let (connection, mut theirs) = adopted(&mut ring);
+    ring.send(connection, vec![1; 100]).unwrap();
+    assert_eq!(ring.send(connection, vec![2; 3]), Err(vec![2; 3]));
+    drive(&mut ring, |_, completion| matches!(completion, Completion::Sent { result: Ok(()), .. }));
+    let (_, result) = send(&mut ring, connection, Vec::new());
+    result.unwrap();
+    close(&mut ring, connection);
+    assert_eq!(ring.send(connection, vec![3]), Err(vec![3]));
+    let mut all = Vec::new();
+    theirs.read_to_end(&mut all).unwrap();
+    assert_eq!(all, vec![1; 100]);
+}
