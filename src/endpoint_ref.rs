@@ -194,7 +194,7 @@ impl EndpointRef {
         let job = move |shard: &Rc<Shard>| {
             if let Err(error) = shard.send(&to.to, message, key) {
                 shard.count(|counters| counters.sends_lost += 1);
-                tracing::warn!(message = M::NAME, %error, "a one-way message was lost");
+                tracing::warn!(kind = M::NAME, %error, "a one-way message was lost");
             }
         };
         let refused = self.inner.node.cores[usize::from(core)].inject(Box::new(job));

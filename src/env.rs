@@ -106,6 +106,9 @@ impl Builder {
         self.config.check().map_err(|problem| StartError::Config(problem.into()))?;
         let probed = Capabilities::probe()?;
         let capabilities = self.without.iter().fold(probed, |capabilities, feature| capabilities.without(*feature));
+        for feature in Feature::ALL.into_iter().filter(|feature| !capabilities.has(*feature)) {
+            tracing::warn!(?feature, since = feature.since(), "doing without a feature of newer kernels");
+        }
         let cpus = self.cores.cpus()?;
         let node = Node::new(self.name, self.config, cpus.len());
         let (listeners, address) = match &self.bind {
@@ -151,6 +154,7 @@ fn start_cores(
         };
         if let Err(error) = thread::spawn(start) {
             failure.get_or_insert(StartError::Thread { core, cause: error.to_string().into() });
+            node.core_drained();
             node.core_ended();
         }
     }

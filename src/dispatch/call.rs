@@ -9,7 +9,7 @@ use crate::mesh::parcel::Parcel;
 use crate::net::connection::ConnectionId;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::failure::{FailureCode, HandlerError};
-use crate::wire::frame::Resolved;
+use crate::wire::frame::{EndpointId, Resolved};
 
 /// A deadline that never comes, in nanoseconds of the core's clock.
 pub const NO_DEADLINE: u64 = u64::MAX;
@@ -49,6 +49,8 @@ pub struct Call {
 pub trait ReplyPath {
     /// Sends an answer on its way. Never called for one-way messages, and once for each ask.
     fn answer(&self, call: &Call, answer: Answer<'_>);
+    /// Tells the sender of a one-way message that its endpoint does not exist any more, so that it uses the name again.
+    fn gone(&self, origin: Origin, endpoint: EndpointId);
     /// Whether somebody still waits for the answer, as far as this core can tell at once.
     fn is_wanted(&self, call: &Call) -> bool;
     /// The address of the peer behind a connection of this core.

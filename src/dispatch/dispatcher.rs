@@ -196,6 +196,9 @@ impl Dispatcher {
             None => FailureCode::NoEndpoint,
         };
         self.count(|stats| stats.unknown += 1);
+        if call.request == 0 {
+            path.gone(call.origin, id);
+        }
         Responder::new(call, path).fail(refusal, "");
         None
     }

@@ -14,11 +14,11 @@ use std::task::{Context, Poll};
 use super::call::Responder;
 use super::context::CallContext;
 use super::endpoint::{Clash, Endpoint, Handle, HandleSync, Handlers, find_clash};
-use crate::executor::catch::{catch, panic_text};
+use crate::executor::catch::catch;
 use crate::executor::future_cell::FutureCell;
 use crate::mesh::parcel::Parcel;
 use crate::wire::codec;
-use crate::wire::failure::{FailureCode, HandlerError};
+use crate::wire::failure::{FailureCode, HandlerError, panic_text};
 use crate::wire::message::{Message, MessageId};
 
 /// A message as it reaches its endpoint.
@@ -186,7 +186,7 @@ fn open<M: Message>(payload: Payload<'_>, responder: Responder) -> Option<(M, Re
     match opened {
         Ok(message) => Some((message, responder)),
         Err(reason) => {
-            tracing::warn!(message = M::NAME, reason, "a message could not be decoded");
+            tracing::warn!(kind = M::NAME, reason, "a message could not be decoded");
             responder.fail(FailureCode::Undecodable, &reason);
             None
         }

@@ -1,10 +1,11 @@
 //! Panics of user code, caught where it is polled.
 
-use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
+
+use crate::wire::failure::panic_text;
 
 /// Runs a future to its end, or to its panic, whose text is the error.
 pub async fn catch<F: Future>(future: F) -> Result<F::Output, String> {
@@ -14,15 +15,4 @@ pub async fn catch<F: Future>(future: F) -> Result<F::Output, String> {
         Err(panic) => Poll::Ready(Err(panic_text(&*panic).to_owned())),
     })
     .await
-}
-
-/// What a panic said.
-pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        text
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text
-    } else {
-        "a panic without text"
-    }
 }

@@ -6,12 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::catch::panic_text;
 use super::future_cell::FutureCell;
 use super::key::{MAX_SLOTS, WakeKey};
 use super::local::Bound;
 use super::slots::{Body, Slots};
 use super::waker::{self, CoreIndex};
+use crate::wire::failure::panic_text;
 
 pub use super::waker::RemoteWake;
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use crate::dispatch::verifier::{EndpointVerifier, VERIFIER};
-use crate::executor::catch::panic_text;
 use crate::executor::local::Bound;
 use crate::executor::tasks::Executor;
 use crate::executor::waker::{CoreIndex, claim_core};
@@ -17,6 +16,7 @@ use crate::shard::core::Core;
 use crate::shard::current;
 use crate::shard::node::Node;
 use crate::shard::shard::Shard;
+use crate::wire::failure::panic_text;
 use crate::wire::frame::EndpointId;
 
 /// What a core's thread is given.
@@ -65,7 +65,6 @@ fn run(start: Start) {
         }
     }
     drop(node.cores[usize::from(core)].injector.close());
-    node.drained.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
     node.shutdown(node.config.drain);
     node.core_ended();
 }
@@ -81,6 +80,7 @@ fn serve(start: Start) {
     let (mut runner, _bound, _index) = match made {
         Ok(made) => made,
         Err(failure) => {
+            node.core_drained();
             let _ = ready.send(Err(failure));
             return;
         }
@@ -107,6 +107,9 @@ fn make(
         ..RingConfig::default()
     };
     let ring = Ring::new(&ring_config, capabilities)?;
+    if ring.capabilities() != capabilities {
+        tracing::warn!(core, got = %ring.capabilities(), "the kernel refused a feature to this core's ring");
+    }
     let index = claim_core(node.remote_wake(core)).map_err(|e| StartFailure::Thread(io::Error::other(e)))?;
     let executor = Executor::new(&index, config.tasks);
     let bound = executor.bind_thread();

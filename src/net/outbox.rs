@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::ConnectionId;
-use crate::wire::frame::{Frame, Resolved, frame_length};
+use super::peer::IndexHold;
+use crate::executor::timers::TimerKey;
+use crate::wire::frame::{EndpointId, Frame, Resolved, Target, frame_length, set_deadline};
 
 /// How long to wait before the next attempt to connect: doubled with each failure, between `first` and `last`.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +77,10 @@ pub struct Outbox {
     names: Vec<Option<Name>>,
     /// Failed attempts since the last success.
     pub failures: u32,
-    /// The last ref to the peer is gone: close when nothing is under way.
-    pub forgotten: bool,
+    /// The timer of the current state.
+    pub timer: Option<TimerKey>,
+    /// The last ref to the peer is gone: close when nothing is under way, and let go of the peer's index.
+    pub forgotten: Option<Arc<IndexHold>>,
 }
 
 impl Outbox {
@@ -89,7 +93,8 @@ impl Outbox {
             waiting: Vec::new(),
             names: Vec::new(),
             failures: 0,
-            forgotten: false,
+            timer: None,
+            forgotten: None,
         }
     }
 
@@ -110,9 +115,22 @@ impl Outbox {
         }
     }
 
-    /// What the peer told about the name with this number, if it was used before.
-    pub fn resolved(&self, index: u32) -> Option<Resolved> {
-        self.names.get(index as usize)?.as_ref()?.resolved
+    /// How the endpoint with this name number is addressed now, and its core if that is known.
+    pub fn target(&self, index: u32) -> Option<(Target<'_>, Option<u16>)> {
+        let name = self.names.get(index as usize)?.as_ref()?;
+        Some(match name.resolved {
+            Some(resolved) => (Target::Id(resolved.endpoint), resolved.core),
+            None => (Target::Name(&name.name), None),
+        })
+    }
+
+    /// The peer no longer has the endpoint with this id: its names are resolved again.
+    pub fn unresolve(&mut self, endpoint: EndpointId) {
+        for name in self.names.iter_mut().flatten() {
+            if name.resolved.is_some_and(|resolved| resolved.endpoint == endpoint) {
+                name.resolved = None;
+            }
+        }
     }
 
     /// `name@address`, for people.
@@ -130,17 +148,31 @@ impl Outbox {
         count_one_way(&std::mem::take(&mut self.waiting))
     }
 
-    /// The link is up: moves the waiting frames to `out`, apart from asks that `alive` denies and frames above the
-    /// peer's limit. Returns the ids of asks whose frames are too large, and how many one-way messages were.
-    pub fn release(&mut self, out: &mut Vec<u8>, limit: u32, alive: impl Fn(u64) -> bool) -> (Vec<u64>, u64) {
+    /// The link is up: moves the waiting frames to `out`, apart from frames above the peer's limit and asks that have
+    /// ended. `remaining` tells how many microseconds an ask has left, none if it has ended. Returns the ids of asks
+    /// whose frames are too large, and how many one-way messages were.
+    pub fn release(
+        &mut self,
+        out: &mut Vec<u8>,
+        limit: u32,
+        remaining: impl Fn(u64) -> Option<u32>,
+    ) -> (Vec<u64>, u64) {
         let waiting = std::mem::take(&mut self.waiting);
         let (mut refused, mut lost) = (Vec::new(), 0);
         for (frame, request) in frames(&waiting) {
-            match request {
-                Some(request) if request != 0 && !alive(request) => {}
-                _ if frame.len() <= limit as usize => out.extend_from_slice(frame),
-                Some(request) if request != 0 => refused.push(request),
-                _ => lost += 1,
+            let ask = request.filter(|&request| request != 0);
+            let left = ask.map(&remaining);
+            match (ask, left) {
+                (_, Some(None)) => {}
+                (Some(ask), _) if frame.len() > limit as usize => refused.push(ask),
+                (None, _) if frame.len() > limit as usize => lost += 1,
+                (_, left) => {
+                    let start = out.len();
+                    out.extend_from_slice(frame);
+                    if let Some(Some(left)) = left {
+                        set_deadline(&mut out[start..], left);
+                    }
+                }
             }
         }
         (refused, lost)
@@ -168,7 +200,7 @@ fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::{Draft, RequestHead, Route, Target};
+    use crate::wire::frame::{Draft, RequestHead, Route};
     use crate::wire::message::MessageId;
 
     fn push(out: &mut Vec<u8>, request: u64, payload: usize) {
@@ -191,7 +223,7 @@ mod tests {
             push(&mut outbox.waiting, request, payload);
         }
         let mut out = Vec::new();
-        let (refused, lost) = outbox.release(&mut out, 100, |request| request != 2);
+        let (refused, lost) = outbox.release(&mut out, 100, |request| (request != 2).then_some(1));
         assert_eq!((refused, lost), (vec![3], 1));
         let left: Vec<_> = frames(&out).map(|(_, request)| request.unwrap()).collect();
         assert_eq!(left, [1, 0, 4]);

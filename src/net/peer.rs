@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 /// A node that refs point at, known by its address.
 ///
 /// All refs of an env to one address share one `Peer`. Its index is the place of its outbox on every core; when the
-/// last ref is gone the index is given back, and `serial` tells a later holder of the index apart.
+/// last ref is gone and every core is done with it the index is given back, and `serial` tells a later holder apart.
 pub struct Peer {
     index: u32,
     serial: u64,
@@ -61,16 +61,39 @@ impl Drop for Peer {
         if table.by_address.get(&self.address).is_some_and(|weak| weak.strong_count() == 0) {
             table.by_address.remove(&self.address);
         }
-        table.free.push(self.index);
         drop(table);
-        (self.registry.forget)(self.index, self.serial);
+        let hold = Arc::new(IndexHold { index: self.index, registry: self.registry.clone() });
+        (self.registry.forget)(&hold, self.serial);
     }
 }
+
+/// Keeps the index of a peer without refs from being used again, as long as a core still has asks under way to it.
+#[derive(Debug)]
+pub struct IndexHold {
+    index: u32,
+    registry: Arc<Peers>,
+}
+
+impl IndexHold {
+    /// The index.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}
+
+impl Drop for IndexHold {
+    fn drop(&mut self) {
+        lock(&self.registry.table).free.push(self.index);
+    }
+}
+
+/// Tells the cores that nobody refers to a peer any more.
+type Forget = Box<dyn Fn(&Arc<IndexHold>, u64) + Send + Sync>;
 
 /// All peers of an env.
 pub struct Peers {
     table: Mutex<Table>,
-    forget: Box<dyn Fn(u32, u64) + Send + Sync>,
+    forget: Forget,
 }
 
 #[derive(Default)]
@@ -82,8 +105,8 @@ struct Table {
 
 impl Peers {
     /// An empty registry. `forget` is called with index and serial of each peer whose last ref is gone, on the
-    /// thread that dropped it.
-    pub fn new(forget: impl Fn(u32, u64) + Send + Sync + 'static) -> Arc<Peers> {
+    /// thread that dropped it; the index is used again when all clones of the hold are gone.
+    pub fn new(forget: impl Fn(&Arc<IndexHold>, u64) + Send + Sync + 'static) -> Arc<Peers> {
         Arc::new(Peers { table: Mutex::default(), forget: Box::new(forget) })
     }
 
@@ -129,14 +152,18 @@ mod tests {
     fn refs_to_one_address_share_a_peer_and_its_index_comes_back() {
         let forgotten = Arc::new(Mutex::new(Vec::new()));
         let log = forgotten.clone();
-        let peers = Peers::new(move |index, serial| log.lock().unwrap().push((index, serial)));
+        let peers = Peers::new(move |hold, serial| log.lock().unwrap().push((hold.clone(), serial)));
         let a = peers.at("h:1");
         let b = peers.at("h:2");
         assert!(Arc::ptr_eq(&a, &peers.at("h:1")));
         assert_ne!(a.index(), b.index());
         let (index, serial) = (a.index(), a.serial());
         drop(a);
-        assert_eq!(*forgotten.lock().unwrap(), [(index, serial)]);
+        let again = peers.at("h:1");
+        assert_ne!((again.index(), again.serial()), (index, serial), "the old index is still held");
+        let (hold, told) = forgotten.lock().unwrap().pop().unwrap();
+        assert_eq!((hold.index(), told), (index, serial));
+        drop(hold);
         let c = peers.at("h:3");
         assert_eq!(c.index(), index);
         assert_ne!(c.serial(), serial);

@@ -90,6 +90,8 @@ pub struct Waiting {
     pub message: (&'static str, u16),
     /// The timer that ends it.
     pub timer: TimerKey,
+    /// When it ends, in nanoseconds of the core's clock.
+    pub deadline: u64,
     /// How long it may take, in nanoseconds.
     pub timeout_ns: u64,
     /// Whether the caller chose the timeout.
@@ -147,6 +149,14 @@ impl Pending {
         match self.get(key)? {
             State::Waiting(waiting) => Some(waiting),
             State::Done(_) => None,
+        }
+    }
+
+    /// When the ask ends by itself, if it still waits.
+    pub fn deadline(&self, key: AskKey) -> Option<u64> {
+        match self.slots.get(key.slot()) {
+            Some((serial, State::Waiting(waiting))) if *serial == key.serial() => Some(waiting.deadline),
+            _ => None,
         }
     }
 
@@ -281,6 +291,7 @@ mod tests {
             via: Via::Peer { peer, name: 0, key: None },
             message: ("m", 1),
             timer: TimerWheel::new(0).arm(1, 1),
+            deadline: 1,
             timeout_ns: 1,
             own_timeout: false,
         }

@@ -124,7 +124,7 @@ mod tests {
         let mut out = Vec::new();
         let hello = Hello {
             versions: (1, 1),
-            max_frame: 1,
+            max_frame: 4096,
             cores: 1,
             wanted_core: None,
             incarnation: 1,

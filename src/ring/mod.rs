@@ -29,7 +29,7 @@ mod syscalls;
 mod tag;
 mod waker;
 
-#[allow(clippy::module_inception)]
+#[expect(clippy::module_inception, reason = "the ring is the concept that this floor is named for")]
 mod ring;
 
 pub use buffers::Chunk;

@@ -12,7 +12,7 @@ use crate::net::connection::{ConnectionId, Phase};
 use crate::net::errors::AskError;
 use crate::net::pending::{AskKey, Via};
 use crate::wire::failure::FailureCode;
-use crate::wire::frame::{self, Draft, Resolved};
+use crate::wire::frame::{self, Draft, EndpointId, Resolved};
 
 impl ReplyPath for Shard {
     #[inline]
@@ -37,6 +37,22 @@ impl ReplyPath for Shard {
             Origin::Passed { core, connection } => {
                 let frame = self.answer_frame(call, answer);
                 self.lane_answer(core, LaneItem::Frame { connection, request: call.request, frame });
+            }
+        }
+    }
+
+    fn gone(&self, origin: Origin, endpoint: EndpointId) {
+        match origin {
+            Origin::Here | Origin::Core(_) => {}
+            Origin::Peer(connection) => {
+                let mut bytes = self.spares.borrow_mut().take();
+                frame::write_gone(&mut bytes, endpoint);
+                self.send_frame(connection, 0, bytes);
+            }
+            Origin::Passed { core, connection } => {
+                let mut frame = self.spares.borrow_mut().take();
+                frame::write_gone(&mut frame, endpoint);
+                self.lane_answer(core, LaneItem::Frame { connection, request: 0, frame });
             }
         }
     }
@@ -165,7 +181,7 @@ impl Shard {
                     let error = frame::FrameTooLarge { length: bytes.len(), limit };
                     frame::write_failure(out, request, None, FailureCode::BadReply, &error.to_string());
                 }
-                self.count(|counters| counters.replies_out += 1);
+                self.count(|counters| counters.replies_out += u64::from(request != 0));
                 self.mark_dirty(connection);
             }
         }

@@ -80,6 +80,7 @@ impl Shard {
             via,
             message: (M::NAME, M::VERSION),
             timer: self.timers.borrow_mut().arm(deadline, Timer::Ask(key).pack()),
+            deadline,
             timeout_ns,
             own_timeout: options.timeout.is_some(),
         };
@@ -168,11 +169,11 @@ impl Shard {
             Via::Peer { peer, name, key: chosen } => {
                 let outboxes = self.outboxes.borrow();
                 let Some(Some(outbox)) = outboxes.get(peer as usize) else { return };
-                let Some(resolved) = outbox.resolved(name) else { return };
+                let Some((target, core)) = outbox.target(name) else { return };
                 let mut connections = self.connections.borrow_mut();
                 if let Some(connection) = outbox.link.connection().and_then(|id| connections.get(id)) {
                     let out = connection.writer.buffer(&mut self.spares.borrow_mut());
-                    frame::write_cancel(out, key.0, Target::Id(resolved.endpoint), route(chosen, resolved.core));
+                    frame::write_cancel(out, key.0, target, route(chosen, core));
                     self.mark_dirty(connection);
                 }
             }

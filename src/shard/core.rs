@@ -173,7 +173,7 @@ impl Core {
         self.shard.count(|counters| counters.injected += self.injected.len() as u64);
         while let Some(item) = self.injected.pop_front() {
             match item {
-                Injected::Job(job) => job(&self.shard),
+                Injected::Job(job) => self.shard.run_job(job),
                 Injected::Wake(key) => self.shard.executor.wake(key),
                 Injected::Lane(receiver) => self.shard.attach_lane(receiver),
             }
@@ -309,7 +309,7 @@ impl Core {
             }
             if self.ring.wants_enter() {
                 self.ring.submit()?;
-                continue;
+                return Ok(true);
             }
             if look.is_multiple_of(LOOKS_PER_CLOCK) {
                 let now = now();
@@ -367,13 +367,11 @@ impl Core {
 
     /// Whether the shutdown is over for this core: all cores have drained, or the deadline has passed.
     fn has_ended(&mut self) -> bool {
-        let node = &self.shard.node;
         if !self.said_drained && self.shard.has_drained() {
             self.said_drained = true;
-            if node.drained.fetch_add(1, Ordering::AcqRel) + 1 == node.cores.len() {
-                node.on_every_core(|_| ());
-            }
+            self.shard.node.core_drained();
         }
+        let node = &self.shard.node;
         let deadline = self.shard.closing.get().unwrap_or(u64::MAX);
         node.drained.load(Ordering::Acquire) == node.cores.len() || self.shard.clock() >= deadline
     }
@@ -385,6 +383,15 @@ impl Core {
         self.ring.submit()?;
         self.publish();
         Ok(())
+    }
+}
+
+impl Drop for Core {
+    /// However a core ends, by the deadline or by a panic too, the others do not wait for it.
+    fn drop(&mut self) {
+        if !self.said_drained {
+            self.shard.node.core_drained();
+        }
     }
 }
 

@@ -8,8 +8,7 @@ use super::shard::Shard;
 use crate::dispatch::dispatcher::Started;
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::erased::Erased;
-use crate::executor::catch::panic_text;
-use crate::wire::failure::HandlerError;
+use crate::wire::failure::{HandlerError, panic_text};
 use crate::wire::frame::EndpointId;
 
 impl Shard {

@@ -8,12 +8,12 @@ use std::time::Duration;
 use super::node::{Injected, Node, random};
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
-use crate::net::connection::{Connection, ConnectionId};
+use crate::net::connection::{Connection, ConnectionId, Role};
 use crate::net::errors::AskError;
 use crate::net::outbox::{Link, Outbox, count_one_way};
-use crate::net::peer::Peer;
+use crate::net::peer::{IndexHold, Peer};
 use crate::net::pending::{AskKey, Via};
-use crate::wire::frame::Resolved;
+use crate::wire::frame::{EndpointId, Resolved};
 use crate::wire::handshake::Hello;
 
 /// How often a forgotten outbox is looked at until nothing is under way in it.
@@ -27,9 +27,7 @@ impl Shard {
         if outboxes.len() <= at {
             outboxes.resize_with(at + 1, || None);
         }
-        if outboxes[at].as_ref().is_some_and(|outbox| outbox.serial != peer.serial()) {
-            self.discard(at as u32, &mut outboxes[at]);
-        }
+        debug_assert!(outboxes[at].as_ref().is_none_or(|outbox| outbox.serial == peer.serial()), "the index was held");
         outboxes[at].get_or_insert_with(|| Outbox::new(peer.serial(), peer.address().clone()))
     }
 
@@ -39,8 +37,7 @@ impl Shard {
             return;
         }
         outbox.link = Link::Dialling(None);
-        let connect = self.node.config.connect_timeout;
-        self.arm(connect, Timer::Peer { peer, serial: outbox.serial as u32 });
+        self.arm_peer(outbox, peer, self.node.config.connect_timeout);
         match outbox.address.parse::<SocketAddr>() {
             Ok(to) => self.act(Action::Dial { peer, to }),
             Err(_) => resolve_elsewhere(&self.node, self.core, peer, outbox.serial, outbox.address.clone()),
@@ -65,6 +62,20 @@ impl Shard {
     pub fn on_dialling(&self, peer: u32, id: ConnectionId) {
         if let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize) {
             outbox.link = Link::Dialling(Some(id));
+            // From here on the connection has a timer of its own.
+            self.disarm_peer(outbox);
+        }
+    }
+
+    /// Arms the one timer of an outbox.
+    fn arm_peer(&self, outbox: &mut Outbox, peer: u32, after: Duration) {
+        self.disarm_peer(outbox);
+        outbox.timer = Some(self.arm(after, Timer::Peer { peer, serial: outbox.serial as u32 }));
+    }
+
+    fn disarm_peer(&self, outbox: &mut Outbox) {
+        if let Some(timer) = outbox.timer.take() {
+            self.disarm(timer);
         }
     }
 
@@ -77,14 +88,19 @@ impl Shard {
             outbox.failures = 0;
             let pending = self.pending.borrow();
             let out = connection.writer.buffer(&mut self.spares.borrow_mut());
-            let (refused, lost) = outbox.release(out, hello.max_frame, |key| pending.is_waiting(AskKey(key)));
+            let remaining = |key| {
+                let left = pending.deadline(AskKey(key))?.saturating_sub(self.clock());
+                Some(u32::try_from(left / 1000).unwrap_or(u32::MAX))
+            };
+            let (refused, lost) = outbox.release(out, hello.max_frame, remaining);
             self.count(|counters| counters.sends_lost += lost);
             refused
         };
         self.count(|counters| counters.dialled += 1);
         self.mark_dirty(connection);
         for request in refused {
-            let target = connection.remote.clone();
+            let via = self.pending.borrow_mut().waiting(AskKey(request)).map(|waiting| waiting.via);
+            let Some(target) = via.map(|via| self.describe(&via)) else { continue };
             let reason = format!("it is above the receiver's limit of {} bytes (max_frame)", hello.max_frame).into();
             self.complete(AskKey(request), Err(AskError::Unsendable { target, reason }));
         }
@@ -127,7 +143,7 @@ impl Shard {
                 counters.sends_lost += lost;
             });
             let pause = self.node.config.backoff().pause(outbox.failures, random());
-            self.arm(pause, Timer::Peer { peer, serial: outbox.serial as u32 });
+            self.arm_peer(outbox, peer, pause);
             outbox.address.clone()
         };
         tracing::info!(peer = %address, cause, "cannot connect");
@@ -142,6 +158,7 @@ impl Shard {
         let mut outboxes = self.outboxes.borrow_mut();
         let Some(slot) = outboxes.get_mut(peer as usize) else { return };
         let Some(outbox) = slot.as_mut().filter(|outbox| outbox.serial as u32 == serial) else { return };
+        outbox.timer = None;
         match outbox.link {
             Link::Dialling(None) => {
                 drop(outboxes);
@@ -155,41 +172,47 @@ impl Shard {
             }
             _ => {}
         }
-        if outbox.forgotten {
-            if outbox.waiting.is_empty() && self.pending.borrow().keys(|via| went_to(via, peer)).is_empty() {
-                self.discard(peer, slot);
-            } else {
-                self.arm(FORGOTTEN_CHECK, Timer::Peer { peer, serial });
+        drop(outboxes);
+        self.check_forgotten(peer);
+    }
+
+    /// Drops an outbox that nobody refers to once nothing is under way in it; looks again later otherwise.
+    fn check_forgotten(&self, peer: u32) {
+        let mut outboxes = self.outboxes.borrow_mut();
+        let Some(slot) = outboxes.get_mut(peer as usize) else { return };
+        let Some(outbox) = slot.as_mut().filter(|outbox| outbox.forgotten.is_some()) else { return };
+        let unsent = outbox
+            .link
+            .connection()
+            .and_then(|id| self.connections.borrow_mut().get(id).map(|connection| connection.writer.backlog()));
+        let idle = outbox.waiting.is_empty() && unsent.unwrap_or(0) == 0;
+        if idle && self.pending.borrow().keys(|via| went_to(via, peer)).is_empty() {
+            let outbox = slot.take();
+            drop(outboxes);
+            if let Some(outbox) = outbox {
+                self.discard(outbox);
             }
+        } else if outbox.timer.is_none() {
+            self.arm_peer(outbox, peer, FORGOTTEN_CHECK);
         }
     }
 
     /// The last ref to a peer is gone: its connection closes once nothing is under way.
-    pub fn forget_peer(&self, peer: u32, serial: u64) {
-        let known = match self.outboxes.borrow_mut().get_mut(peer as usize) {
-            Some(Some(outbox)) if outbox.serial == serial => {
-                outbox.forgotten = true;
-                true
-            }
-            _ => false,
-        };
-        if known {
-            self.on_peer_timer(peer, serial as u32);
+    pub fn forget_peer(&self, hold: &Arc<IndexHold>, serial: u64) {
+        let peer = hold.index();
+        match self.outboxes.borrow_mut().get_mut(peer as usize) {
+            Some(Some(outbox)) if outbox.serial == serial => outbox.forgotten = Some(hold.clone()),
+            _ => return,
         }
+        self.check_forgotten(peer);
     }
 
-    /// Drops an outbox that nobody needs, with its connection.
-    fn discard(&self, peer: u32, slot: &mut Option<Outbox>) {
-        let Some(mut outbox) = slot.take() else { return };
-        let lost = outbox.link_lost();
-        self.count(|counters| counters.sends_lost += lost);
+    /// Drops an outbox in which nothing is under way, with its connection.
+    fn discard(&self, mut outbox: Outbox) {
+        self.disarm_peer(&mut outbox);
         if let Link::Up(id) | Link::Dialling(Some(id)) = outbox.link {
-            self.act(Action::Close(id));
+            self.close(id, "nobody refers to the peer any more", false);
         }
-        let address = outbox.address;
-        let cause: Arc<str> = "nobody refers to it any more".into();
-        let gone = || AskError::Disconnected { peer: address.clone(), cause: cause.clone() };
-        self.fail_all(|via| went_to(via, peer), gone);
     }
 
     /// Keeps what a peer told about a name.
@@ -199,6 +222,15 @@ impl Shard {
             && let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(*peer as usize)
         {
             outbox.resolve(*name, resolved);
+        }
+    }
+
+    /// A one-way message went to an endpoint that the peer no longer has: the next one uses the name.
+    pub(super) fn on_gone(&self, role: Role, endpoint: EndpointId) {
+        if let Role::Dialled { peer } = role
+            && let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize)
+        {
+            outbox.unresolve(endpoint);
         }
     }
 

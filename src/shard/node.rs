@@ -134,9 +134,10 @@ impl Node {
                 incarnation: random(),
                 advertised: OnceLock::new(),
                 directory: Arc::default(),
-                peers: Peers::new(move |index, serial| {
+                peers: Peers::new(move |hold, serial| {
                     if let Some(node) = weak.upgrade() {
-                        node.on_every_core(move |shard| shard.forget_peer(index, serial));
+                        let hold = hold.clone();
+                        node.on_every_core(move |shard| shard.forget_peer(&hold, serial));
                     }
                 }),
                 cores: (0..cores).map(|_| door()).collect(),
@@ -174,6 +175,13 @@ impl Node {
         if !self.closing.swap(true, Ordering::SeqCst) {
             let until = now().saturating_add(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX));
             self.on_every_core(move |shard| shard.begin_shutdown(until));
+        }
+    }
+
+    /// A core has drained, or will never: called once for each core. After the last one, all of them end.
+    pub fn core_drained(&self) {
+        if self.drained.fetch_add(1, Ordering::AcqRel) + 1 == self.cores.len() {
+            self.on_every_core(|_| ());
         }
     }
 

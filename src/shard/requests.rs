@@ -46,6 +46,7 @@ impl Shard {
                 self.fail(key, code, text);
             }
             Frame::Cancel { request, target, route } => self.on_cancel(id, request, target, route),
+            Frame::Gone { endpoint } => self.on_gone(role, endpoint),
             Frame::Skipped => {}
         }
     }

@@ -2,12 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::counters::CoreSnapshot;
 use super::lanes::Lanes;
-use super::node::{Node, now};
+use super::node::{Job, Node, now};
 use super::timeouts::Timer;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::inbox::InboxLimits;
@@ -18,6 +19,7 @@ use crate::net::errors::AskError;
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
 use crate::net::writer::Spares;
+use crate::wire::failure::panic_text;
 use crate::wire::frame::EndpointId;
 
 /// What the core is to do with its ring at the end of the turn.
@@ -130,6 +132,14 @@ impl Shard {
         let now = now();
         self.clock.set(now);
         now
+    }
+
+    /// Runs what another thread handed in. A job brings user code along, such as the drop of a message: its panic is
+    /// the job's alone.
+    pub fn run_job(self: &Rc<Self>, job: Job) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(self))) {
+            tracing::error!(core = self.core, panic = panic_text(&*panic), "a job from another thread panicked");
+        }
     }
 
     /// Begins to end: no more connections, every endpoint drains.

@@ -1,7 +1,11 @@
 //! postcard, straight into and out of the buffers that the sockets use.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
+
+use super::failure::panic_text;
 
 /// Why a value could not be written or read. The text is postcard's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +17,9 @@ pub enum CodecError {
     /// The bytes are not a value of the expected type.
     #[error("cannot be decoded: {0}")]
     Decode(String),
+    /// A `Serialize` or `Deserialize` implementation panicked.
+    #[error("its serde implementation panicked: {0}")]
+    Panicked(String),
     /// The value ended before its bytes did: the two sides disagree on the layout.
     #[error("{0} bytes are left over after decoding: the two sides disagree about this message's fields")]
     Trailing(usize),
@@ -44,17 +51,23 @@ impl Flavor for Append<'_> {
 /// Appends `value` to `out`. On an error `out` holds a part of the value: the caller cuts it off.
 #[inline]
 pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    postcard::serialize_with_flavor(value, Append(out)).map_err(|e| CodecError::Encode(e.to_string()))
+    contain(|| postcard::serialize_with_flavor(value, Append(out)).map_err(|e| CodecError::Encode(e.to_string())))
 }
 
 /// Reads one value that takes up all of `bytes`.
 #[inline]
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    match postcard::take_from_bytes(bytes) {
+    contain(|| match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(CodecError::Trailing(rest.len())),
         Err(e) => Err(CodecError::Decode(e.to_string())),
-    }
+    })
+}
+
+/// Keeps a panic of user code to the one message that it concerns.
+#[inline]
+fn contain<R>(code: impl FnOnce() -> Result<R, CodecError>) -> Result<R, CodecError> {
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| Err(CodecError::Panicked(panic_text(&*panic).into())))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! How an ask that failed at the other side is told.
 
+use std::any::Any;
+
 use serde::{Deserialize, Serialize};
 
 /// What went wrong with a request at the side that received it.
@@ -101,6 +103,17 @@ impl<E: std::error::Error> From<E> for HandlerError {
             source = cause.source();
         }
         HandlerError::new(text)
+    }
+}
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "a panic without text"
     }
 }
 

@@ -14,6 +14,8 @@ use super::message::MessageId;
 pub const REQUEST_HEADER: usize = 24;
 /// Bytes in front of the records of a reply or a failure.
 pub const REPLY_HEADER: usize = 16;
+/// Largest failure frame in bytes; no node may announce a smaller limit for frames.
+pub const MAX_FAILURE: usize = 4096;
 /// Longest endpoint name in bytes.
 pub const MAX_NAME: usize = 255;
 
@@ -22,6 +24,7 @@ const KIND_ONE_WAY: u8 = 2;
 const KIND_REPLY: u8 = 3;
 const KIND_FAILURE: u8 = 4;
 const KIND_CANCEL: u8 = 5;
+const KIND_GONE: u8 = 6;
 /// Kinds from here on may be skipped by whoever does not know them.
 const FIRST_SKIPPABLE_KIND: u8 = 128;
 
@@ -151,6 +154,11 @@ pub enum Frame<'a> {
         /// On which core it is.
         route: Route,
     },
+    /// A one-way message was for an endpoint that no longer exists: use its name again.
+    Gone {
+        /// The id that the message was sent to.
+        endpoint: EndpointId,
+    },
     /// A kind that this version does not know and may skip.
     Skipped,
 }
@@ -176,8 +184,8 @@ pub enum FrameError {
     /// A flag that this version does not know.
     #[error("unknown frame flags {0:#04x}")]
     UnknownFlags(u8),
-    /// A record does not fit in its frame, or is malformed.
-    #[error("malformed {0} record")]
+    /// A field or record does not fit in its frame, or is malformed.
+    #[error("malformed {0}")]
     BadRecord(&'static str),
 }
 
@@ -296,10 +304,11 @@ fn begin_answer(out: &mut Vec<u8>, kind: u8, request: u64, resolved: Option<Reso
     start
 }
 
-/// Writes a whole failure frame. The text is cut at 4,096 bytes.
+/// Writes a whole failure frame. The text is cut so that the frame has at most [`MAX_FAILURE`] bytes, which every
+/// node accepts.
 pub fn write_failure(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>, code: FailureCode, text: &str) {
     let start = begin_answer(out, KIND_FAILURE, request, resolved);
-    let text = &text[..text.floor_char_boundary(4096)];
+    let text = &text[..text.floor_char_boundary(MAX_FAILURE - (out.len() - start) - 4)];
     out.extend_from_slice(&(code as u16).to_le_bytes());
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
@@ -312,6 +321,22 @@ pub fn write_cancel(out: &mut Vec<u8>, request: u64, target: Target<'_>, route: 
     let start = begin_request(out, &head);
     out[start + 4] = KIND_CANCEL;
     set_length(out, start);
+}
+
+/// Writes a whole gone frame.
+pub fn write_gone(out: &mut Vec<u8>, endpoint: EndpointId) {
+    let start = begin_answer(out, KIND_GONE, 0, None);
+    out.extend_from_slice(&endpoint.0.to_le_bytes());
+    set_length(out, start);
+}
+
+/// Replaces the deadline of a whole request frame, if it has one.
+pub fn set_deadline(frame: &mut [u8], deadline_us: u32) {
+    if frame.get(5).is_some_and(|flags| flags & FLAG_DEADLINE != 0)
+        && let Some(record) = frame.get_mut(REQUEST_HEADER..REQUEST_HEADER + 4)
+    {
+        record.copy_from_slice(&deadline_us.to_le_bytes());
+    }
 }
 
 #[inline]
@@ -376,6 +401,10 @@ impl<'a> Frame<'a> {
                 Ok(Frame::Reply { request, resolved, payload })
             }
             KIND_FAILURE => Self::parse_failure(rest, flags, request),
+            KIND_GONE => {
+                let id = rest.first_chunk::<4>().ok_or(FrameError::BadRecord("endpoint id"))?;
+                Ok(Frame::Gone { endpoint: EndpointId(u32::from_le_bytes(*id)) })
+            }
             other => Err(FrameError::UnknownKind(other)),
         }
     }
@@ -426,138 +455,5 @@ fn take_resolved(rest: &[u8], flags: u8) -> Result<(Option<Resolved>, &[u8]), Fr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(head: RequestHead<'_>, payload: &[u8]) -> Vec<u8> {
-        let mut out = vec![0xee; 3];
-        let mut draft = Draft::request(&mut out, &head);
-        draft.payload().extend_from_slice(payload);
-        draft.finish(1024).unwrap();
-        out.split_off(3)
-    }
-
-    #[test]
-    fn requests_survive_the_trip() {
-        for target in [Target::Id(EndpointId::new(77, 3)), Target::Name("bank"), Target::Name("")] {
-            for route in [Route::Here, Route::Core(3), Route::Key(65535)] {
-                for deadline_us in [None, Some(0), Some(u32::MAX)] {
-                    for id in [0, 1, u64::MAX] {
-                        let head = RequestHead { request: id, target, route, message: MessageId(5), deadline_us };
-                        let bytes = request(head, b"payload");
-                        let length = frame_length(&bytes, 1024).unwrap();
-                        assert_eq!(length, Some(bytes.len()));
-                        assert_eq!(Frame::parse(&bytes).unwrap(), Frame::Request { head, payload: b"payload" });
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn answers_survive_the_trip() {
-        for resolved in [
-            None,
-            Some(Resolved { endpoint: EndpointId::new(1, 2), core: None }),
-            Some(Resolved { endpoint: EndpointId::new(1, 2), core: Some(9) }),
-        ] {
-            let mut out = Vec::new();
-            let mut draft = Draft::reply(&mut out, 8, resolved);
-            draft.payload().push(42);
-            draft.finish(100).unwrap();
-            assert_eq!(Frame::parse(&out).unwrap(), Frame::Reply { request: 8, resolved, payload: &[42] });
-
-            let mut out = Vec::new();
-            write_failure(&mut out, 8, resolved, FailureCode::Handler, "no");
-            assert_eq!(
-                Frame::parse(&out).unwrap(),
-                Frame::Failure { request: 8, resolved, code: FailureCode::Handler, text: "no" }
-            );
-        }
-        for target in [Target::Id(EndpointId(7)), Target::Name("bank")] {
-            let mut out = Vec::new();
-            write_cancel(&mut out, 11, target, Route::Core(2));
-            assert_eq!(Frame::parse(&out).unwrap(), Frame::Cancel { request: 11, target, route: Route::Core(2) });
-        }
-    }
-
-    #[test]
-    fn headers_have_the_promised_sizes() {
-        let head = RequestHead {
-            request: 1,
-            target: Target::Id(EndpointId(1)),
-            route: Route::Here,
-            message: MessageId(1),
-            deadline_us: None,
-        };
-        assert_eq!(request(head, b"").len(), 24);
-        let mut out = Vec::new();
-        Draft::reply(&mut out, 1, None).finish(16).unwrap();
-        assert_eq!(out.len(), 16);
-    }
-
-    #[test]
-    fn every_cut_and_every_flipped_byte_is_an_error_or_another_frame_but_no_panic() {
-        let head = RequestHead {
-            request: 1,
-            target: Target::Name("bank"),
-            route: Route::Key(3),
-            message: MessageId(1),
-            deadline_us: Some(9),
-        };
-        let whole = request(head, b"payload");
-        let mut failure = Vec::new();
-        let resolved = Some(Resolved { endpoint: EndpointId(1), core: None });
-        write_failure(&mut failure, 8, resolved, FailureCode::Handler, "text");
-        for frame in [whole, failure] {
-            for cut in 0..frame.len() {
-                let _ = Frame::parse(&frame[..cut]);
-                for value in 0..=255 {
-                    let mut frame = frame.clone();
-                    frame[cut] = value;
-                    let _ = Frame::parse(&frame);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn lengths_are_checked_before_anything_else() {
-        assert_eq!(frame_length(&[1, 2, 3], 100), Ok(None));
-        assert_eq!(frame_length(&[0; 4], 100), Err(FrameError::TooShort(0)));
-        assert_eq!(frame_length(&[101, 0, 0, 0], 100), Err(FrameError::TooLong { length: 101, limit: 100 }));
-        assert!(matches!(frame_length(&[255; 4], 100), Err(FrameError::TooLong { .. })));
-    }
-
-    #[test]
-    fn a_frame_above_the_limit_is_cut_off_again() {
-        let mut out = vec![1, 2, 3];
-        let mut draft = Draft::reply(&mut out, 1, None);
-        draft.payload().extend_from_slice(&[0; 100]);
-        assert_eq!(draft.finish(115), Err(FrameTooLarge { length: 116, limit: 115 }));
-        assert_eq!(out, [1, 2, 3]);
-    }
-
-    #[test]
-    fn unknown_kinds_are_skipped_only_where_they_say_so() {
-        let mut frame = vec![0; 16];
-        frame[0] = 16;
-        frame[4] = 200;
-        assert_eq!(Frame::parse(&frame), Ok(Frame::Skipped));
-        frame[4] = 100;
-        assert_eq!(Frame::parse(&frame), Err(FrameError::UnknownKind(100)));
-        frame[4] = KIND_REPLY;
-        frame[5] = 64;
-        assert_eq!(Frame::parse(&frame), Err(FrameError::UnknownFlags(64)));
-    }
-
-    #[test]
-    fn keys_spread_over_all_cores() {
-        for cores in [1u16, 2, 3, 7, 128] {
-            let mut seen = vec![0u32; cores as usize];
-            (0..=u16::MAX).for_each(|key| seen[core_of_key(key, cores) as usize] += 1);
-            let (least, most) = (seen.iter().min().unwrap(), seen.iter().max().unwrap());
-            assert!(most - least <= 1, "{cores} cores: {least}..{most}");
-        }
-    }
-}
+#[path = "frame_tests.rs"]
+mod tests;

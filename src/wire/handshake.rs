@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use super::frame::MAX_FAILURE;
+
 /// The first eight bytes: a name that no text protocol begins with, and a control byte.
 pub const MAGIC: [u8; 8] = *b"rngpost\x1a";
 /// The only version so far.
@@ -140,6 +142,9 @@ impl Hello {
         };
         let advertised = text(FIXED + name_length, advertised_length)?;
         let max_frame = u32::from_le_bytes([bytes[20], bytes[21], bytes[22], bytes[23]]);
+        if (max_frame as usize) < MAX_FAILURE {
+            return Err(HelloError::Malformed("its largest frame is below 4096 bytes"));
+        }
         let mut incarnation = [0; 8];
         incarnation.copy_from_slice(&bytes[24..32]);
         let hello = Hello {
