@@ -1,0 +1,104 @@
+//! What the tests of whole envs share. Every wait is bounded by [`LIMIT`].
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod echo;
+pub(crate) mod gate;
+pub(crate) mod log;
+pub(crate) mod memory;
+pub(crate) mod raw;
+pub(crate) mod scene;
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringpost::{AskError, Builder, Config, CoreSet, CoreSnapshot, EndpointRef, Idle, RpcEnv};
+
+/// No test waits longer than this for anything; what is expected takes milliseconds.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs a test on a thread of its own and fails it if it has not ended after twice [`LIMIT`], so that no wait in it
+/// can hang the run.
+pub(crate) fn bounded(test: impl FnOnce() + Send + 'static) {
+    let name = thread::current().name().unwrap_or("test").to_owned();
+    let (done, ended) = mpsc::channel::<()>();
+    let runner = thread::Builder::new().name(name).spawn(move || {
+        let _done = done;
+        test();
+    });
+    let runner = runner.unwrap();
+    match ended.recv_timeout(LIMIT * 2) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the test hangs"),
+        _ => runner.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
+/// The configuration of tests: cores sleep when idle, since several envs share two CPUs.
+pub(crate) fn config() -> Config {
+    Config { idle: Idle::Park, ask_timeout: LIMIT, drain: LIMIT, ..Config::default() }
+}
+
+/// An env that listens on a free port.
+pub(crate) fn server(cores: usize) -> RpcEnv {
+    serving(cores, config())
+}
+
+/// An env with these limits that listens on a free port.
+pub(crate) fn serving(cores: usize, config: Config) -> RpcEnv {
+    builder("server", cores, config).bind("127.0.0.1:0").start().unwrap()
+}
+
+/// An env that listens nowhere.
+pub(crate) fn client(cores: usize) -> RpcEnv {
+    builder("client", cores, config()).start().unwrap()
+}
+
+/// An env to be, with these limits.
+pub(crate) fn builder(name: &str, cores: usize, config: Config) -> Builder {
+    RpcEnv::builder(name).cores(CoreSet::count(cores)).config(config)
+}
+
+/// The URI of an endpoint of a listening env.
+pub(crate) fn uri(env: &RpcEnv, name: &str) -> String {
+    format!("ringpost://{name}@{}", env.address().unwrap())
+}
+
+/// The ref that another env has to an endpoint of this one.
+pub(crate) fn seen_from(other: &RpcEnv, endpoint: &EndpointRef) -> EndpointRef {
+    other.endpoint_ref(&endpoint.uri().unwrap()).unwrap()
+}
+
+/// Shuts an env down and waits for its end.
+pub(crate) fn end(env: &RpcEnv) {
+    env.shutdown(LIMIT);
+    assert!(env.await_termination_for(LIMIT).unwrap(), "{env:?} does not end");
+}
+
+/// Waits until the sums of the counters of all cores are as `wanted`. A core publishes at the end of a turn, so each
+/// look takes every core through two: the second begins after the first was published.
+pub(crate) fn eventually(env: &RpcEnv, what: &str, wanted: impl Fn(&CoreSnapshot) -> bool) -> CoreSnapshot {
+    let end = Instant::now() + LIMIT;
+    loop {
+        turn(env);
+        turn(env);
+        let total = env.snapshot().total();
+        if wanted(&total) {
+            return total;
+        }
+        assert!(Instant::now() < end, "{what} did not happen: {total:?}");
+    }
+}
+
+/// Takes every core through a turn.
+pub(crate) fn turn(env: &RpcEnv) {
+    for core in 0..env.core_count() {
+        env.spawn_on(core, || async {}).unwrap().join().unwrap();
+    }
+}
+
+/// The name of an error's variant, to compare errors whose texts differ.
+pub(crate) fn kind(error: &AskError) -> String {
+    let text = format!("{error:?}");
+    text.split([' ', '(']).next().unwrap_or_default().to_owned()
+}

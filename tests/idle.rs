@@ -1,0 +1,114 @@
+//! Each way to wait, and each way around a kernel feature that is missing, serves and wakes alike.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::echo::{cut, echo_blocking, echo_once, host, on_core, refer};
+use common::{LIMIT, bounded, builder, config, eventually};
+use ringpost::{Config, CoreSet, Feature, Idle, RpcEnv};
+
+/// A server and a client, each with one core, on two CPUs if there are two.
+fn pair(config: &Config, without: &[Feature]) -> (RpcEnv, RpcEnv) {
+    let cpus: Vec<usize> = core_affinity::get_core_ids().unwrap().iter().map(|cpu| cpu.id).collect();
+    let build = |name, cpu: usize| {
+        let builder = builder(name, 1, config.clone()).cores(CoreSet::list([cpu]));
+        without.iter().fold(builder, |builder, feature| builder.without(*feature))
+    };
+    let server = build("server", cpus[cpus.len() - 1]).bind("127.0.0.1:0").start().unwrap();
+    host(&server);
+    (build("client", cpus[0]).start().unwrap(), server)
+}
+
+/// Asks from a core, in a row and at once, and from a thread that is no core.
+fn rounds(client: &RpcEnv, server: &RpcEnv) {
+    let echo = refer(client, "echo", server);
+    let remote = echo.clone();
+    on_core(client, move || async move {
+        for round in 0..100 {
+            echo_once(remote.clone(), round, round as usize * 10).await.unwrap();
+        }
+        let all: Vec<_> = (0..100).map(|i| ringpost::spawn(echo_once(remote.clone(), i, 1000))).collect();
+        for one in all {
+            one.await.unwrap().unwrap();
+        }
+    });
+    for round in 0..20 {
+        echo_blocking(&echo, round, 100).unwrap();
+    }
+}
+
+#[test]
+fn every_idle_policy_serves() {
+    bounded(|| {
+        let spin_max = Duration::from_micros(50);
+        for idle in [Idle::Park, Idle::Spin, Idle::Adaptive { spin_max }] {
+            let (client, server) = pair(&Config { idle, ..config() }, &[]);
+            rounds(&client, &server);
+            let parks = server.snapshot().total().parks;
+            assert_eq!(parks == 0, idle == Idle::Spin, "{parks} parks with {idle:?}");
+            cut([client, server]);
+        }
+    });
+}
+
+#[test]
+fn an_adaptive_core_goes_to_sleep_when_nothing_comes() {
+    bounded(|| {
+        let spin_max = Duration::from_micros(50);
+        let (client, server) = pair(&Config { idle: Idle::Adaptive { spin_max }, ..config() }, &[]);
+        rounds(&client, &server);
+        // Asleep it enters the kernel once and stays there: nothing is counted any more.
+        let end = Instant::now() + LIMIT;
+        let mut before = server.snapshot();
+        let mut quiet_since = Instant::now();
+        while quiet_since.elapsed() < Duration::from_millis(200) {
+            let after = server.snapshot();
+            if after != before {
+                (before, quiet_since) = (after, Instant::now());
+            }
+            assert!(Instant::now() < end, "the core does not come to rest");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        echo_blocking(&refer(&client, "echo", &server), 1, 100).unwrap();
+        cut([client, server]);
+    });
+}
+
+#[test]
+fn every_feature_can_be_missing() {
+    bounded(|| {
+        let alone = Feature::ALL.map(|feature| vec![feature]);
+        for without in alone.into_iter().chain([Feature::ALL.to_vec()]) {
+            let (client, server) = pair(&config(), &without);
+            assert!(without.iter().all(|feature| !server.capabilities().has(*feature)), "{without:?}");
+            rounds(&client, &server);
+            // The cores sleep by now, and each of these has to wake one.
+            let before = eventually(&client, "it sleeps", |c| c.pending_asks == 0).parks;
+            for _ in 0..20 {
+                common::turn(&client);
+            }
+            eventually(&client, "it was woken from sleep", |c| c.parks > before);
+            cut([client, server]);
+        }
+    });
+}
+
+#[test]
+fn cores_wake_each_other_without_any_feature() {
+    bounded(|| {
+        for without in [vec![], Feature::ALL.to_vec()] {
+            let builder = without.iter().fold(builder("two", 2, config()), |b, feature| b.without(*feature));
+            let env = builder.start().unwrap();
+            let echo = env.register_on(1, "echo", || common::echo::Echoing).unwrap();
+            on_core(&env, move || async move {
+                for round in 0..200 {
+                    echo_once(echo.clone(), round, 100).await.unwrap();
+                }
+            });
+            let total = eventually(&env, "they are counted", |c| c.asks_lane == 200);
+            assert!(total.wakes_sent > 0 && total.wakes_failed == 0, "{total:?}");
+            cut([env]);
+        }
+    });
+}

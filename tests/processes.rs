@@ -1,0 +1,252 @@
+//! Client and server as two processes: they are killed, stopped and started again.
+
+mod common;
+
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use common::echo::{Echo, Hang, cut, dialler, echo_blocking, echo_once, host, on_core, payload, until, within};
+use common::{LIMIT, bounded, builder, config, eventually, kind};
+use ringpost::{AskError, Config, RpcEnv};
+
+const BIND: &str = "RINGPOST_TEST_SERVER_BIND";
+/// How many endpoints are registered before the others, so that two runs of a server give them different ids.
+const DECOYS: &str = "RINGPOST_TEST_SERVER_DECOYS";
+
+/// Not a test: it is the program of the server processes that the tests below start. It ends with its standard input,
+/// so it does not outlive the test that started it.
+#[test]
+#[ignore = "the server process of the other tests"]
+fn server_process() {
+    let bind = std::env::var(BIND).unwrap_or_else(|_| "127.0.0.1:0".to_owned());
+    let decoys = std::env::var(DECOYS).map_or(0, |count| count.parse().unwrap());
+    let env = builder("server", 1, Config { port_retries: 0, ..config() }).bind(bind).start().unwrap();
+    for number in 0..decoys {
+        env.register(&format!("decoy{number}"), || common::echo::Hanging).unwrap();
+    }
+    host(&env);
+    println!("\n{}", env.address().unwrap());
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    cut([env]);
+}
+
+/// This program once more, as a server.
+struct Server {
+    child: Child,
+    address: String,
+    _stdin: ChildStdin,
+}
+
+impl Server {
+    fn start(bind: &str, decoys: usize) -> Server {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "server_process"])
+            .env(BIND, bind)
+            .env(DECOYS, decoys.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            // It reads on after the address, so that the server never waits for room in the pipe.
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if line.starts_with("127.0.0.1:") {
+                    let _ = tell.send(line);
+                }
+            }
+        });
+        let address = told.recv_timeout(LIMIT).expect("the server process tells its address");
+        Server { child, address, _stdin: stdin }
+    }
+
+    fn uri(&self, name: &str) -> String {
+        format!("ringpost://{name}@{}", self.address)
+    }
+
+    fn id(&self) -> libc::pid_t {
+        libc::pid_t::try_from(self.child.id()).unwrap()
+    }
+
+    /// Stops the process, and waits until none of its threads runs.
+    fn freeze(&self) {
+        // SAFETY: the call takes no memory; the process is our child and has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.id(), libc::SIGSTOP) }, 0);
+        until("the server is stopped", || {
+            let mut status = 0;
+            // SAFETY: as above; `status` is ours and outlives the call. A stopped child stays to be waited for.
+            let id = unsafe { libc::waitpid(self.id(), &mut status, libc::WNOHANG | libc::WUNTRACED) };
+            id == self.id() && libc::WIFSTOPPED(status)
+        });
+    }
+
+    fn thaw(&self) {
+        // SAFETY: as in `freeze`.
+        assert_eq!(unsafe { libc::kill(self.id(), libc::SIGCONT) }, 0);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already if the test killed it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// From nothing to 1 MiB: mostly small, one in five hundred large.
+fn size(ask: u64) -> usize {
+    match ask % 500 {
+        0 => 1 << 20,
+        1 => 0,
+        n if n % 50 == 2 => 4096 + (ask * 7 % 60_000) as usize,
+        n => n as usize,
+    }
+}
+
+/// Asks `count` times with `window` asks in flight; how many were answered, and how the others ended.
+async fn asks(uri: String, env: RpcEnv, count: u64, window: usize, tell: mpsc::Sender<()>) -> (u64, Vec<AskError>) {
+    let echo = env.endpoint_ref(&uri).unwrap();
+    drop(env);
+    let (next, answered) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let worker = |_| {
+        let (echo, next, answered, tell) = (echo.clone(), next.clone(), answered.clone(), tell.clone());
+        ringpost::spawn(async move {
+            while next.get() < count {
+                let ask = next.replace(next.get() + 1);
+                echo_once(echo.clone(), ask, size(ask)).await?;
+                answered.set(answered.get() + 1);
+                if answered.get() == count / 10 {
+                    let _ = tell.send(());
+                }
+            }
+            Ok(())
+        })
+    };
+    let workers: Vec<_> = (0..window).map(worker).collect();
+    let mut errors = Vec::new();
+    for worker in workers {
+        errors.extend(worker.await.unwrap().err());
+    }
+    (answered.get(), errors)
+}
+
+#[test]
+fn every_answer_of_another_process_is_the_right_one() {
+    const COUNT: u64 = 20_000;
+    bounded(|| {
+        let server = Server::start("127.0.0.1:0", 0);
+        let client = dialler(config());
+        let (env, uri) = (client.clone(), server.uri("echo"));
+        let (answered, errors) = on_core(&client, move || asks(uri, env, COUNT, 256, mpsc::channel().0));
+        assert_eq!((answered, errors), (COUNT, Vec::new()));
+        let end = eventually(&client, "nothing is left", |c| c.pending_asks == 0);
+        assert_eq!((end.replies_in, end.replies_late, end.dialled), (COUNT, 0, 1));
+        cut([client]);
+    });
+}
+
+#[test]
+fn a_server_that_is_killed_ends_every_ask_promptly_by_name() {
+    const WINDOW: usize = 256;
+    bounded(|| {
+        let mut server = Server::start("127.0.0.1:0", 0);
+        let client = dialler(Config { ask_timeout: LIMIT * 10, ..config() });
+        let hang = client.endpoint_ref(&server.uri("hang")).unwrap();
+        let hanging: Vec<_> = (0..100).map(|_| hang.ask(Hang)).collect();
+        let (env, uri) = (client.clone(), server.uri("echo"));
+        let (tell, told) = mpsc::channel();
+        // More than can be answered before the server is gone.
+        let load = client.spawn_on(0, move || asks(uri, env, 100_000, WINDOW, tell)).unwrap();
+        told.recv_timeout(LIMIT).expect("a tenth is answered");
+        server.child.kill().unwrap();
+        let killed = Instant::now();
+        let (answered, errors) = within(load).unwrap();
+        let ended: Vec<_> = hanging.into_iter().map(within).collect();
+        assert!(killed.elapsed() < LIMIT / 4, "they ended after {:?}", killed.elapsed());
+        server.child.wait().unwrap();
+
+        assert!((10_000..100_000).contains(&answered), "{answered}");
+        assert_eq!(errors.len(), WINDOW, "each worker ends by an error");
+        for error in errors.into_iter().chain(ended.into_iter().map(Result::unwrap_err)) {
+            match error {
+                // The second is for workers whose ask was answered just before the end, and who asked again.
+                AskError::Disconnected { peer, .. } | AskError::Unreachable { peer, .. } => {
+                    assert_eq!(*peer, *server.address);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let error = hang.ask_blocking(Hang).unwrap_err();
+        assert_eq!(kind(&error), "Unreachable");
+        assert!(error.to_string().contains(&server.address), "{error}");
+        eventually(&client, "nothing is left", |c| (c.pending_asks, c.connections) == (0, 0));
+        cut([client]);
+    });
+}
+
+#[test]
+fn asks_to_a_stopped_server_end_by_their_timeout_and_later_ones_are_answered() {
+    const TIMEOUT: Duration = Duration::from_millis(400);
+    bounded(|| {
+        let server = Server::start("127.0.0.1:0", 0);
+        let client = dialler(config());
+        let echo = client.endpoint_ref(&server.uri("echo")).unwrap();
+        echo_blocking(&echo, 1, 100).unwrap();
+        server.freeze();
+        let asked = Instant::now();
+        let asks: Vec<_> = (0..200).map(|i| echo.ask_within(Echo { payload: payload(i, 1000) }, TIMEOUT)).collect();
+        for ask in asks {
+            match within(ask) {
+                Err(AskError::Timeout { target, after, .. }) => {
+                    assert_eq!(after, TIMEOUT);
+                    assert!(target.contains(&server.address), "{target}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let took = asked.elapsed();
+        assert!(took >= TIMEOUT && took < LIMIT / 4, "they ended after {took:?}");
+        eventually(&client, "their slots are free", |c| c.pending_asks == 0 && c.timeouts == 200);
+        server.thaw();
+        echo_blocking(&echo, 2, 100_000).unwrap();
+        assert_eq!(client.snapshot().total().dialled, 1, "it is the same connection");
+        cut([client]);
+    });
+}
+
+#[test]
+fn a_ref_works_again_after_its_server_was_started_again() {
+    bounded(|| {
+        let mut server = Server::start("127.0.0.1:0", 0);
+        let pause = Duration::from_millis(20);
+        let client = dialler(Config { backoff_first: pause, backoff_last: pause, ..config() });
+        let echo = client.endpoint_ref(&server.uri("echo")).unwrap();
+        echo_blocking(&echo, 1, 100).unwrap();
+        for decoys in 1..=3 {
+            server.child.kill().unwrap();
+            server.child.wait().unwrap();
+            match echo_blocking(&echo, 2, 100) {
+                Err(AskError::Disconnected { peer, .. } | AskError::Unreachable { peer, .. }) => {
+                    assert_eq!(*peer, *server.address);
+                }
+                other => panic!("nobody is there: {other:?}"),
+            }
+            server = Server::start(&server.address, decoys);
+            // Its endpoints have other ids this time, which the ref has to find out by itself. The first ask may still
+            // be told that an attempt failed which was made before the server was there.
+            let end = Instant::now() + LIMIT;
+            while let Err(error) = echo_blocking(&echo, 3, 5000) {
+                assert_eq!(kind(&error), "Unreachable", "{error}");
+                assert!(Instant::now() < end, "{error}");
+            }
+        }
+        eventually(&client, "one connection a run", |c| (c.dialled, c.connections) == (4, 1));
+        cut([client]);
+    });
+}
