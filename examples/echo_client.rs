@@ -34,29 +34,26 @@ fn payload_of(ask: u64) -> Bytes {
 }
 
 /// Takes asks from the common counter until none is left; the first error ends it.
-async fn worker(echo: EndpointRef, next: Rc<Cell<u64>>, count: u64) -> Result<u64, AskError> {
-    let mut checked = 0;
+async fn worker(echo: EndpointRef, next: Rc<Cell<u64>>, count: u64, checked: Rc<Cell<u64>>) -> Result<(), AskError> {
     while next.get() < count {
         let ask = next.replace(next.get() + 1);
         let payload = payload_of(ask);
         let answer = echo.ask(Echo { payload: payload.clone() }).await?;
         assert!(answer == payload, "the answer to ask {ask} is not what was sent");
-        checked += 1;
+        checked.set(checked.get() + 1);
     }
-    Ok(checked)
+    Ok(())
 }
 
 async fn run(echo: EndpointRef, count: u64, window: usize) -> (u64, Vec<AskError>) {
-    let next = Rc::new(Cell::new(0));
-    let workers: Vec<_> = (0..window).map(|_| ringpost::spawn(worker(echo.clone(), next.clone(), count))).collect();
-    let (mut checked, mut errors) = (0, Vec::new());
+    let (next, checked) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let start = |_| ringpost::spawn(worker(echo.clone(), next.clone(), count, checked.clone()));
+    let workers: Vec<_> = (0..window).map(start).collect();
+    let mut errors = Vec::new();
     for worker in workers {
-        match worker.await.expect("every worker runs to its end") {
-            Ok(done) => checked += done,
-            Err(error) => errors.push(error),
-        }
+        errors.extend(worker.await.expect("every worker runs to its end").err());
     }
-    (checked, errors)
+    (checked.get(), errors)
 }
 
 fn main() -> Result<ExitCode, ringpost::Error> {

@@ -30,7 +30,7 @@ impl Address {
         if host.is_empty() {
             return Err(AddressError::new("", "the host is missing"));
         }
-        if !host.starts_with('[') && !host.chars().all(plain) {
+        if !host.ends_with(']') && !host.chars().all(plain) {
             return Err(AddressError::new(&host, "the host holds characters that no host name has"));
         }
         Ok(Address { host: host.into(), port })

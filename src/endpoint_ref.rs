@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -61,7 +62,8 @@ impl EndpointRef {
             return Ok(EndpointRef::local(node, id, place, &uri.name));
         }
         let peer = node.peers.at(&address);
-        let index = peer.name_index(&uri.name);
+        let full = || LookupError::TooManyNames { address: address.as_str().into() };
+        let index = peer.name_index(&uri.name).ok_or_else(full)?;
         let to = Destination::Peer { peer, name: uri.name.clone(), index };
         Ok(EndpointRef { inner: Arc::new(Inner { node: node.clone(), to }), key: None })
     }
@@ -88,6 +90,12 @@ impl EndpointRef {
             Destination::Peer { peer, .. } => peer.address(),
         };
         Some(format!("{SCHEME}://{}@{address}", self.name()))
+    }
+
+    /// Whether the endpoint is in this env, under an address that means every machine to itself.
+    fn is_unspecified(&self) -> bool {
+        let address = self.inner.node.advertised.get().and_then(|address| address.parse::<SocketAddr>().ok());
+        matches!(self.inner.to, Destination::Env { .. }) && address.is_some_and(|address| address.ip().is_unspecified())
     }
 
     /// A ref to the instance that owns `key`, for an endpoint with one on every core: the same key always means the
@@ -167,13 +175,13 @@ impl EndpointRef {
     fn start_outside<M: Ask>(&self, message: M, timeout: Option<Duration>) -> State {
         let core = self.entry_core();
         let cell = Arc::<AskCell>::default();
-        let (to, key, promise) = (self.inner.clone(), self.key, Promise(Some(cell.clone())));
+        let (to, key) = (self.inner.clone(), self.key);
+        let promise = Promise::new(&cell, &self.inner.node);
         let job = move |shard: &Rc<Shard>| {
-            let Some(cell) = promise.take() else { return };
-            let options = AskOptions { timeout, key, waiter: Waiter::Cell(cell.clone()) };
+            let options = AskOptions { timeout, key, waiter: Waiter::Cell(promise.cell.clone()) };
             match shard.ask(&to.to, message, options) {
-                Ok(key) => cell.key.store(key.0, Ordering::Relaxed),
-                Err(error) => cell.answer.put(Err(error)),
+                Ok(key) => promise.hand_on(key),
+                Err(error) => promise.keep(Err(error)),
             }
         };
         match self.inner.node.cores[usize::from(core)].inject(Box::new(job)) {
@@ -226,19 +234,34 @@ impl EndpointRef {
     }
 }
 
-/// Answers an ask from outside whose job was dropped with its core.
-struct Promise(Option<Arc<AskCell>>);
+/// Answers an ask from outside whose job was dropped with its core, or did not come to its end.
+struct Promise {
+    cell: Arc<AskCell>,
+    node: Arc<Node>,
+    open: bool,
+}
 
 impl Promise {
-    fn take(mut self) -> Option<Arc<AskCell>> {
-        self.0.take()
+    fn new(cell: &Arc<AskCell>, node: &Arc<Node>) -> Promise {
+        Promise { cell: cell.clone(), node: node.clone(), open: true }
+    }
+
+    /// The answer will come through the core's table.
+    fn hand_on(mut self, key: AskKey) {
+        self.cell.key.store(key.0, Ordering::Relaxed);
+        self.open = false;
+    }
+
+    fn keep(mut self, answer: Result<Parcel, AskError>) {
+        self.open = false;
+        self.cell.answer.put(answer);
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if let Some(cell) = self.0.take() {
-            cell.answer.put(Err(AskError::Stopped { target: "the env".into() }));
+        if self.open {
+            self.cell.answer.put(Err(AskError::Stopped { target: self.node.name.as_str().into() }));
         }
     }
 }
@@ -297,11 +320,10 @@ fn move_outside(node: u64, core: u16, key: AskKey) -> State {
         return State::Failed(AskError::Stopped { target: "the env".into() });
     };
     let cell = Arc::<AskCell>::default();
-    let promise = Promise(Some(cell.clone()));
+    let promise = Promise::new(&cell, &node);
     let job = move |shard: &Rc<Shard>| {
-        if let Some(cell) = promise.take() {
-            shard.hand_over_ask(key, cell);
-        }
+        shard.hand_over_ask(key, promise.cell.clone());
+        promise.hand_on(key);
     };
     node.cores[usize::from(core)].inject_always(Injected::Job(Box::new(job)));
     State::Outside { node, core, cell }
@@ -399,6 +421,10 @@ impl Serialize for EndpointRef {
         let uri = self.uri().ok_or_else(|| {
             ser::Error::custom(format_args!("{self} cannot be reached from elsewhere: its env does not listen"))
         })?;
+        if self.is_unspecified() {
+            let problem = "its env listens on every address and advertises none: use Builder::advertise";
+            return Err(ser::Error::custom(format_args!("{self} cannot travel: {problem}")));
+        }
         (uri, self.key).serialize(serializer)
     }
 }

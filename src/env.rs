@@ -16,16 +16,16 @@ use crate::address::{Address, EndpointUri};
 use crate::config::{Config, CoreSet};
 use crate::dispatch::directory::Place;
 use crate::dispatch::endpoint::Endpoint;
-use crate::dispatch::verifier::{Lookup, VERIFIER};
+use crate::dispatch::verifier::{Found, Lookup, VERIFIER};
 use crate::endpoint_ref::EndpointRef;
-use crate::error::{Error, JoinError, LookupError, RegisterError, SpawnError, StartError};
+use crate::error::{AskError, Error, LookupError, RegisterError, SpawnError, StartError};
 use crate::executor::idle::Idle;
 use crate::host::thread::{self, Start, StartFailure};
 use crate::ring::{Capabilities, Feature};
 use crate::shard::ask::Destination;
 use crate::shard::counters::Snapshot;
 use crate::shard::current;
-use crate::shard::node::{Job, Node};
+use crate::shard::node::{Ending, Job, Node};
 use crate::shard::spawn::{JoinHandle, job};
 use crate::wire::failure::HandlerError;
 use crate::wire::frame::EndpointId;
@@ -56,6 +56,7 @@ pub struct Builder {
     name: String,
     cores: CoreSet,
     config: Config,
+    idle: Option<Idle>,
     bind: Option<String>,
     advertise: Option<String>,
     without: Vec<Feature>,
@@ -68,20 +69,21 @@ impl Builder {
         self
     }
 
-    /// All limits at once. Call it before [`idle`](Self::idle), which is one of them.
+    /// All limits at once.
     pub fn config(mut self, config: Config) -> Builder {
         self.config = config;
         self
     }
 
-    /// What a core does when it has nothing to do.
+    /// What a core does when it has nothing to do; wins over `Config::idle`.
     pub fn idle(mut self, idle: Idle) -> Builder {
-        self.config.idle = idle;
+        self.idle = Some(idle);
         self
     }
 
     /// Listens on this `host:port`; port 0 means any. If the port is taken, the next ones are tried, up to
-    /// `Config::port_retries`. Without this the env listens nowhere and only asks others (client mode).
+    /// `Config::port_retries`. An unspecified host (`0.0.0.0`, `[::]`) wants [`advertise`](Self::advertise) beside it, or
+    /// refs that travel to other nodes lead nowhere: a warning says so. Without this the env listens nowhere and only asks others (client mode).
     pub fn bind(mut self, address: impl Into<String>) -> Builder {
         self.bind = Some(address.into());
         self
@@ -102,7 +104,14 @@ impl Builder {
     }
 
     /// Starts the cores. Blocks until all of them run, or none does.
-    pub fn start(self) -> Result<RpcEnv, StartError> {
+    pub fn start(mut self) -> Result<RpcEnv, StartError> {
+        if self.name.is_empty() || self.name.len() > 255 || self.name.chars().any(char::is_control) {
+            let problem = format!("{:?} is no env name: 1 to 255 bytes without control characters", self.name);
+            return Err(StartError::Config(problem.into()));
+        }
+        if let Some(idle) = self.idle {
+            self.config.idle = idle;
+        }
         self.config.check().map_err(|problem| StartError::Config(problem.into()))?;
         let probed = Capabilities::probe()?;
         let capabilities = self.without.iter().fold(probed, |capabilities, feature| capabilities.without(*feature));
@@ -117,7 +126,12 @@ impl Builder {
                 let wrong = |error| StartError::Config(format!("advertise: {error}").into());
                 let address = match &self.advertise {
                     Some(host) => Address::new(host, bound.port()).map_err(wrong)?,
-                    None => Address::from(bound),
+                    None => {
+                        if bound.ip().is_unspecified() {
+                            tracing::warn!(%bound, "refs to this env lead nowhere from elsewhere: set advertise(host)");
+                        }
+                        Address::from(bound)
+                    }
                 };
                 // The first and only time that it is set.
                 let _ = node.advertised.set(address.to_string());
@@ -154,19 +168,24 @@ fn start_cores(
         };
         if let Err(error) = thread::spawn(start) {
             failure.get_or_insert(StartError::Thread { core, cause: error.to_string().into() });
-            node.core_drained();
+            node.reach(core as u16, Ending::Clear);
             node.core_ended();
         }
     }
     drop(ready);
+    let mut running = 0;
     for outcome in outcomes {
         match outcome {
-            Ok(()) => {}
+            Ok(()) => running += 1,
             Err(StartFailure::Ring(error)) => failure = failure.or(Some(StartError::Ring(error))),
-            Err(StartFailure::Thread(error)) => {
-                failure = failure.or(Some(StartError::Thread { core: 0, cause: error.to_string().into() }));
+            Err(StartFailure::Thread(core, error)) => {
+                let core = usize::from(core);
+                failure = failure.or(Some(StartError::Thread { core, cause: error.to_string().into() }));
             }
         }
+    }
+    if running < cpus.len() {
+        failure.get_or_insert_with(|| StartError::Thread { core: running, cause: "its thread panicked".into() });
     }
     match failure {
         None => Ok(()),
@@ -185,6 +204,7 @@ impl RpcEnv {
             name: name.into(),
             cores: CoreSet::all(),
             config: Config::default(),
+            idle: None,
             bind: None,
             advertise: None,
             without: Vec::new(),
@@ -275,7 +295,7 @@ impl RpcEnv {
             return Err(RegisterError::BlockingOnCore);
         }
         if node.closing.load(Ordering::Relaxed) {
-            return Err(RegisterError::Refused { env: node.name.as_str().into() });
+            return Err(RegisterError::Stopped { env: node.name.as_str().into() });
         }
         Ok(node.directory.reserve(name, place, instances)?)
     }
@@ -297,7 +317,9 @@ impl RpcEnv {
         });
         door.placed.fetch_add(1, Ordering::Relaxed);
         if door.inject(job).is_err() {
+            self.0.node.directory.unname(id);
             self.0.node.directory.release(id);
+            door.placed.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -311,14 +333,19 @@ impl RpcEnv {
         instances: usize,
     ) -> Result<EndpointRef, RegisterError> {
         let outcomes: Vec<_> = told.iter().take(instances).collect();
-        let refused = || RegisterError::Refused { env: self.0.node.name.as_str().into() };
+        let refused = || match self.0.node.closing.load(Ordering::Relaxed) {
+            true => RegisterError::Stopped { env: self.0.node.name.as_str().into() },
+            false => RegisterError::Overloaded { env: self.0.node.name.as_str().into() },
+        };
         let missing = (outcomes.len() < instances).then(refused);
         let failed = outcomes.into_iter().find_map(Result::err);
         let failed = failed.map(|error| RegisterError::Failed { name: name.into(), error });
         match failed.or(missing) {
             None => Ok(EndpointRef::local(&self.0.node, id, place, name)),
             Some(error) => {
-                self.stop_id(id);
+                // The failed instance has taken the name away already; the others still run.
+                self.0.node.directory.unname(id);
+                self.stop_instances(id);
                 Err(error)
             }
         }
@@ -337,11 +364,15 @@ impl RpcEnv {
     fn stop_id(&self, id: EndpointId) -> bool {
         let known = self.0.node.directory.unname(id);
         if known {
-            self.0.node.on_every_core(move |shard| {
-                shard.dispatcher.stop(id);
-            });
+            self.stop_instances(id);
         }
         known
+    }
+
+    fn stop_instances(&self, id: EndpointId) {
+        self.0.node.on_every_core(move |shard| {
+            shard.dispatcher.stop(id);
+        });
     }
 
     /// A ref to the endpoint with this URI, `ringpost://name@host:port`. Nothing is sent: whether the endpoint exists
@@ -356,15 +387,18 @@ impl RpcEnv {
         let (endpoint, verifier) = self.with_verifier(uri)?;
         let question = Lookup { name: endpoint.name().to_owned() };
         let found = verifier.ask_within(question, self.0.node.config.lookup_timeout).await;
-        found_or_not(endpoint, uri, found.map(|found| found.is_some()))
+        found_or_not(endpoint, uri, found)
     }
 
     /// [`lookup`](Self::lookup), blocking. Not for a core's own thread.
     pub fn lookup_blocking(&self, uri: &str) -> Result<EndpointRef, LookupError> {
+        if current::on_core() {
+            return Err(LookupError::BlockingOnCore);
+        }
         let (endpoint, verifier) = self.with_verifier(uri)?;
         let question = Lookup { name: endpoint.name().to_owned() };
         let found = verifier.ask_blocking_within(question, self.0.node.config.lookup_timeout);
-        found_or_not(endpoint, uri, found.map(|found| found.is_some()))
+        found_or_not(endpoint, uri, found)
     }
 
     fn with_verifier(&self, uri: &str) -> Result<(EndpointRef, EndpointRef), LookupError> {
@@ -384,7 +418,10 @@ impl RpcEnv {
         let cores = self.core_count();
         let door = self.0.node.cores.get(core).ok_or(SpawnError::NoSuchCore { core, cores })?;
         let (job, handle) = job(make);
-        door.inject(job).map_err(|_| SpawnError::Full { core })?;
+        door.inject(job).map_err(|_| match self.0.node.closing.load(Ordering::Relaxed) {
+            true => SpawnError::Stopped,
+            false => SpawnError::Full { core },
+        })?;
         Ok(handle)
     }
 
@@ -398,7 +435,7 @@ impl RpcEnv {
     /// Blocks until the env has shut down. Not for a core's own thread, which would wait for itself.
     pub fn await_termination(&self) -> Result<(), Error> {
         if current::on_core() {
-            return Err(JoinError::BlockingOnCore.into());
+            return Err(Error::AwaitOnCore);
         }
         self.0.node.await_end(None);
         Ok(())
@@ -407,7 +444,7 @@ impl RpcEnv {
     /// Like [`await_termination`](Self::await_termination), for at most `limit`; true if the env has shut down.
     pub fn await_termination_for(&self, limit: Duration) -> Result<bool, Error> {
         if current::on_core() {
-            return Err(JoinError::BlockingOnCore.into());
+            return Err(Error::AwaitOnCore);
         }
         Ok(self.0.node.await_end(Some(limit)))
     }
@@ -424,11 +461,15 @@ impl fmt::Debug for RpcEnv {
 fn found_or_not(
     endpoint: EndpointRef,
     uri: &str,
-    found: Result<bool, crate::error::AskError>,
+    found: Result<Option<Found>, AskError>,
 ) -> Result<EndpointRef, LookupError> {
     match found {
-        Ok(true) => Ok(endpoint),
-        Ok(false) => Err(LookupError::NotFound { uri: uri.into() }),
+        Ok(Some(_)) => Ok(endpoint),
+        Ok(None) => Err(LookupError::NotFound { uri: uri.into() }),
+        Err(AskError::Timeout { target, after, .. }) => {
+            let error = AskError::Timeout { target, after, setting: "Config::lookup_timeout" };
+            Err(LookupError::Ask { uri: uri.into(), error })
+        }
         Err(error) => Err(LookupError::Ask { uri: uri.into(), error }),
     }
 }
@@ -456,16 +497,18 @@ fn listen(bind: &str, cores: usize, retries: u16) -> Result<(Vec<OwnedFd>, Socke
 fn listen_on(mut address: SocketAddr, cores: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
     let domain = Domain::for_address(address);
     let open = || Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
-    // A first socket without SO_REUSEPORT: two envs must not share a port by accident. SO_REUSEADDR lets it pass
-    // connections of an earlier run that linger.
-    let alone = open()?;
-    alone.set_reuse_address(true)?;
-    alone.bind(&address.into())?;
+    // The first socket listens without SO_REUSEPORT: two envs must not share a port by accident. Only `listen` settles
+    // who has it, since SO_REUSEADDR, which passes lingering connections of an earlier run, lets two sockets bind. The
+    // first opens the port for the others while it holds it.
+    let first = open()?;
+    first.set_reuse_address(true)?;
+    first.bind(&address.into())?;
+    first.listen(1024)?;
     if address.port() == 0 {
-        let bound = alone.local_addr()?.as_socket();
+        let bound = first.local_addr()?.as_socket();
         address.set_port(bound.map_or(0, |bound| bound.port()));
     }
-    drop(alone);
+    first.set_reuse_port(true)?;
     let listener = |_| {
         let socket = open()?;
         socket.set_reuse_address(true)?;
@@ -474,6 +517,7 @@ fn listen_on(mut address: SocketAddr, cores: usize) -> io::Result<(Vec<OwnedFd>,
         socket.listen(1024)?;
         Ok(OwnedFd::from(socket))
     };
-    let listeners: io::Result<Vec<OwnedFd>> = (0..cores).map(listener).collect();
+    let others = (1..cores).map(listener);
+    let listeners: io::Result<Vec<OwnedFd>> = [Ok(OwnedFd::from(first))].into_iter().chain(others).collect();
     Ok((listeners?, address))
 }

@@ -38,6 +38,11 @@ pub enum Error {
     /// A task did not end well.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The end of an env was awaited on a core's own thread.
+    #[error(
+        "a core that waits for the end of an env waits for itself: call `shutdown` there, and wait on another thread"
+    )]
+    AwaitOnCore,
 }
 
 /// Why an env did not start. Nothing is left behind.
@@ -101,9 +106,15 @@ pub enum RegisterError {
         /// How many there are.
         cores: usize,
     },
-    /// The env is shutting down, or a core takes no more jobs.
-    #[error("env {env:?} takes no more endpoints: it is shutting down, or Config::injected jobs wait already")]
-    Refused {
+    /// The env is shutting down.
+    #[error("env {env:?} is shutting down and takes no more endpoints")]
+    Stopped {
+        /// Its name.
+        env: Arc<str>,
+    },
+    /// Too many jobs from other threads wait for a core already.
+    #[error("a core of env {env:?} takes no more jobs: try again, or raise Config::injected")]
+    Overloaded {
         /// Its name.
         env: Arc<str>,
     },
@@ -125,6 +136,15 @@ pub enum LookupError {
         /// What was looked for.
         uri: Arc<str>,
     },
+    /// Refs with more different names than one peer may have are alive.
+    #[error("refs to more than {max} names at {address} are in use", max = crate::net::peer::MAX_NAMES)]
+    TooManyNames {
+        /// The peer.
+        address: Arc<str>,
+    },
+    /// `lookup_blocking` was called on a core's own thread.
+    #[error("lookup_blocking on a core's own thread would block everything on it: use `lookup(..).await` there")]
+    BlockingOnCore,
     /// The node could not be asked.
     #[error("cannot look up {uri}: {error}")]
     Ask {

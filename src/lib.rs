@@ -73,7 +73,7 @@ pub mod wire;
 
 pub use address::{Address, AddressError};
 pub use config::{Config, CoreSet};
-pub use dispatch::context::{CallContext, Sender};
+pub use dispatch::context::{CallContext, Caller};
 pub use dispatch::endpoint::{Endpoint, Handle, HandleSync, Handlers};
 pub use endpoint_ref::{Asking, EndpointRef};
 pub use env::{Builder, RpcEnv};

@@ -1,7 +1,7 @@
 //! One request on its way through a handler, and the way back for its answer.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -29,6 +29,8 @@ pub enum Origin {
         core: u16,
         /// The connection.
         connection: ConnectionId,
+        /// The peer.
+        remote: SocketAddr,
     },
 }
 
@@ -53,8 +55,8 @@ pub trait ReplyPath {
     fn gone(&self, origin: Origin, endpoint: EndpointId);
     /// Whether somebody still waits for the answer, as far as this core can tell at once.
     fn is_wanted(&self, call: &Call) -> bool;
-    /// The address of the peer behind a connection of this core.
-    fn peer_address(&self, connection: ConnectionId) -> Arc<str>;
+    /// The address of the peer behind a connection of this core, while it is open.
+    fn peer_address(&self, connection: ConnectionId) -> Option<SocketAddr>;
     /// Now, in nanoseconds of the core's clock; cached for the current turn.
     fn now(&self) -> u64;
     /// Number of this core in its env.

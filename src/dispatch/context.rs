@@ -1,6 +1,6 @@
 //! What a handler gets beside the message.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::call::{NO_DEADLINE, Origin, Responder};
@@ -11,24 +11,26 @@ pub struct CallContext {
 }
 
 /// Who sent a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Sender {
+pub enum Caller {
     /// Something on the core with this number, in this env. Other threads of the process send through a core.
-    Core(u16),
+    Core(usize),
     /// The peer with this socket address.
-    Peer(Arc<str>),
+    Peer(SocketAddr),
+    /// A peer whose connection has ended since.
+    Gone,
 }
 
 impl CallContext {
     /// Who sent the message.
-    pub fn sender(&self) -> Sender {
+    pub fn caller(&self) -> Caller {
         let path = self.responder.path();
         match self.responder.call().origin {
-            Origin::Here => Sender::Core(path.core()),
-            Origin::Core(core) => Sender::Core(core),
-            Origin::Peer(id) => Sender::Peer(path.peer_address(id)),
-            Origin::Passed { core, .. } => Sender::Peer(format!("a peer of core {core}").into()),
+            Origin::Here => Caller::Core(path.core().into()),
+            Origin::Core(core) => Caller::Core(core.into()),
+            Origin::Peer(id) => path.peer_address(id).map_or(Caller::Gone, Caller::Peer),
+            Origin::Passed { remote, .. } => Caller::Peer(remote),
         }
     }
 

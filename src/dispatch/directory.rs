@@ -128,11 +128,6 @@ impl Directory {
         self.read().slots.get(id.slot()).filter(|s| s.generation == id.generation()).map(|s| s.name.clone())
     }
 
-    /// All endpoints that have a name.
-    pub fn all(&self) -> Vec<EndpointId> {
-        self.read().names.values().map(|(id, _)| *id).collect()
-    }
-
     // The tables are whole after every step, so a panic of another holder does not spoil them.
     fn read(&self) -> RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +13,8 @@ use super::inbox::{Body, Envelope, Inbox, InboxLimits};
 use crate::executor::future_cell::FutureCell;
 use crate::executor::key::WakeKey;
 use crate::executor::tasks::{Executor, TooManyTasks};
-use crate::wire::failure::{FailureCode, HandlerError};
+use crate::net::writer::Spares;
+use crate::wire::failure::{FailureCode, HandlerError, panic_text};
 use crate::wire::frame::EndpointId;
 use crate::wire::message::MessageId;
 
@@ -74,13 +76,14 @@ pub struct Dispatcher {
     limits: InboxLimits,
     stats: Cell<DispatchStats>,
     live: Cell<usize>,
-    /// Buffers for messages that wait as bytes.
-    spares: RefCell<Vec<Vec<u8>>>,
+    queued: Cell<usize>,
+    /// Buffers for messages that wait as bytes; the core's own pool.
+    spares: Rc<RefCell<Spares>>,
 }
 
 impl Dispatcher {
     /// A shard without endpoints.
-    pub fn new(executor: Rc<Executor>, limits: InboxLimits) -> Dispatcher {
+    pub fn new(executor: Rc<Executor>, limits: InboxLimits, spares: Rc<RefCell<Spares>>) -> Dispatcher {
         Dispatcher {
             slots: RefCell::default(),
             ended: RefCell::default(),
@@ -88,7 +91,8 @@ impl Dispatcher {
             limits,
             stats: Cell::default(),
             live: Cell::new(0),
-            spares: RefCell::default(),
+            queued: Cell::new(0),
+            spares,
         }
     }
 
@@ -138,7 +142,7 @@ impl Dispatcher {
 
     /// Messages that wait, in all inboxes.
     pub fn queued(&self) -> usize {
-        self.slots.borrow().iter().flatten().map(|slot| slot.inbox.borrow().len()).sum()
+        self.queued.get()
     }
 
     /// Endpoints that ended since the last call: their ids can be released.
@@ -173,7 +177,7 @@ impl Dispatcher {
             self.handle(&slot, call, message, Payload::Bytes(bytes), path);
             return;
         }
-        let mut body = self.spares.borrow_mut().pop().unwrap_or_default();
+        let mut body = self.spares.borrow_mut().take();
         body.extend_from_slice(bytes);
         self.queue(&slot, Envelope { call, message, body: Body::Bytes(body) }, path);
     }
@@ -207,11 +211,14 @@ impl Dispatcher {
     fn queue(&self, slot: &Slot, envelope: Envelope, path: &Rc<dyn ReplyPath>) {
         let pushed = slot.inbox.borrow_mut().push(envelope, &self.limits);
         match pushed {
-            Ok(()) => self.executor.wake(slot.key),
+            Ok(()) => {
+                self.queued.set(self.queued.get() + 1);
+                self.executor.wake(slot.key);
+            }
             Err(refused) => {
                 self.count(|stats| stats.overloaded += 1);
                 let text = format!("the inbox of {}", slot.name);
-                Responder::new(refused, path).fail(FailureCode::Overloaded, &text);
+                Responder::new(refused.call, path).fail(FailureCode::Overloaded, &text);
             }
         }
     }
@@ -261,7 +268,7 @@ impl Dispatcher {
             if slot.phase.get() != Phase::Idle {
                 return handled;
             }
-            let next = slot.inbox.borrow_mut().pop();
+            let next = self.pop(&slot);
             let Some(mut envelope) = next else {
                 if slot.closing.get() {
                     slot.phase.set(Phase::Stopping);
@@ -280,13 +287,16 @@ impl Dispatcher {
         budget
     }
 
+    #[inline]
+    fn pop(&self, slot: &Slot) -> Option<Envelope> {
+        let envelope = slot.inbox.borrow_mut().pop()?;
+        self.queued.set(self.queued.get() - 1);
+        Some(envelope)
+    }
+
     fn recycle(&self, body: Body) {
-        if let Body::Bytes(mut bytes) = body {
-            let mut spares = self.spares.borrow_mut();
-            if spares.len() < 256 && bytes.capacity() <= 16 * 1024 {
-                bytes.clear();
-                spares.push(bytes);
-            }
+        if let Body::Bytes(bytes) = body {
+            self.spares.borrow_mut().give(bytes);
         }
     }
 
@@ -323,7 +333,7 @@ impl Dispatcher {
         let failed = outcome.is_err();
         if failed {
             slot.closing.set(true);
-            while let Some(envelope) = { slot.inbox.borrow_mut().pop() } {
+            while let Some(envelope) = self.pop(slot) {
                 Responder::new(envelope.call, path).fail(FailureCode::Stopped, "");
             }
             self.remove(slot);
@@ -353,7 +363,7 @@ impl Dispatcher {
         self.live.set(self.live.get() - 1);
         self.ended.borrow_mut().push_back(slot.id);
         // The endpoint's own drop may run any code: nothing is borrowed here.
-        drop(removed);
+        contain(|| drop(removed));
     }
 
     /// Takes no further messages for this endpoint; those that are queued are handled, then `on_stop` runs. False if
@@ -380,9 +390,11 @@ impl Dispatcher {
     pub fn abandon(&self) {
         let all: Vec<_> = self.slots.borrow_mut().drain(..).flatten().collect();
         for slot in all {
-            slot.cell.borrow_mut().clear();
+            contain(|| slot.cell.borrow_mut().clear());
+            contain(|| drop(slot));
         }
         self.live.set(0);
+        self.queued.set(0);
     }
 
     /// The asker of a call has given up: takes its message out of the inbox, or stops its handler.
@@ -391,15 +403,23 @@ impl Dispatcher {
         if slot.phase.get() == Phase::Busy && slot.current.get() == Some((origin, request)) {
             // Borrowed means that this very handler runs and drops the ask itself: then it goes on.
             let Ok(mut cell) = slot.cell.try_borrow_mut() else { return };
-            cell.clear();
+            contain(|| cell.clear());
             drop(cell);
             slot.phase.set(Phase::Idle);
             slot.current.set(None);
             self.count(|stats| stats.cancelled += 1);
             self.executor.wake(slot.key);
         } else if let Some(envelope) = { slot.inbox.borrow_mut().remove(origin, request) } {
+            self.queued.set(self.queued.get() - 1);
             self.count(|stats| stats.cancelled += 1);
             self.recycle(envelope.body);
         }
+    }
+}
+
+/// Drops something of the user's; its panic ends there.
+fn contain(drop: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(drop)) {
+        tracing::error!(panic = panic_text(&*panic), "the drop of an endpoint, or of its handler, panicked");
     }
 }

@@ -104,7 +104,8 @@ impl<E: Endpoint> Handlers<E> {
 }
 
 /// Two handlers of an endpoint whose messages have the same id.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("its messages {:?} and {:?} have the same id {:#010x}", names.0, names.1, id.0)]
 pub struct Clash {
     /// The shared id.
     pub id: MessageId,

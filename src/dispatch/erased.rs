@@ -87,7 +87,7 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
         let (endpoint, started) = (self.endpoint.clone(), self.started.clone());
         let start = async move {
             let mut endpoint = endpoint.borrow_mut();
-            started.set(Some(caught(endpoint.on_start()).await));
+            started.set(Some(caught(async { endpoint.on_start().await }).await));
         };
         cell.run(start, cx)
     }
@@ -124,8 +124,9 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
                 endpoint.on_stop().await;
                 Ok(())
             };
-            let result = caught(stopping).await;
-            report(&mut *endpoint, &result);
+            if let Err(error) = caught(stopping).await {
+                report(&mut *endpoint, &error);
+            }
         };
         cell.run(stop, cx)
     }
@@ -142,13 +143,9 @@ pub(super) fn run_async<E: Handle<M>, M: Message>(
     let endpoint = endpoint.clone();
     let handling = async move {
         let mut context = CallContext { responder };
-        let result = {
-            let mut endpoint = endpoint.borrow_mut();
-            let result = caught(async { endpoint.handle(message, &mut context).await }).await;
-            report(&mut *endpoint, &result);
-            result
-        };
-        context.responder.finish(result);
+        let mut endpoint = endpoint.borrow_mut();
+        let result = caught(async { endpoint.handle(message, &mut context).await }).await;
+        answer(&mut *endpoint, context, result);
     };
     cell.run(handling, cx)
 }
@@ -162,14 +159,10 @@ pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
 ) -> Poll<()> {
     let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
     let mut context = CallContext { responder };
-    let result = {
-        let mut endpoint = endpoint.borrow_mut();
-        let result = catch_unwind(AssertUnwindSafe(|| endpoint.handle(message, &mut context)))
-            .unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))));
-        report(&mut *endpoint, &result);
-        result
-    };
-    context.responder.finish(result);
+    let mut endpoint = endpoint.borrow_mut();
+    let result = catch_unwind(AssertUnwindSafe(|| endpoint.handle(message, &mut context)))
+        .unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))));
+    answer(&mut *endpoint, context, result);
     Poll::Ready(())
 }
 
@@ -193,12 +186,23 @@ fn open<M: Message>(payload: Payload<'_>, responder: Responder) -> Option<(M, Re
     }
 }
 
-/// Tells the endpoint about a failure. A panic in `on_error` itself is only logged.
+/// Answers with what a handler returned, then tells the endpoint if that was an error.
 #[inline]
-fn report<E: Endpoint, T>(endpoint: &mut E, result: &Result<T, HandlerError>) {
-    if let Err(error) = result
-        && let Err(panic) = catch_unwind(AssertUnwindSafe(|| endpoint.on_error(error)))
-    {
+fn answer<E: Endpoint, R>(endpoint: &mut E, context: CallContext, result: Result<R, HandlerError>)
+where
+    R: serde::Serialize + Send + 'static,
+{
+    let error = result.as_ref().err().cloned();
+    context.responder.finish(result);
+    if let Some(error) = error {
+        report(endpoint, &error);
+    }
+}
+
+/// Tells the endpoint about a failure. A panic in `on_error` itself is only logged.
+#[cold]
+fn report<E: Endpoint>(endpoint: &mut E, error: &HandlerError) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| endpoint.on_error(error))) {
         tracing::error!(panic = panic_text(&*panic), "on_error panicked");
     }
 }

@@ -37,7 +37,8 @@ impl Body {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// Size of a message that is still encoded; 0 for a value.
+    pub fn bytes(&self) -> usize {
         match self {
             Body::Value(_) => 0,
             Body::Bytes(bytes) => bytes.len(),
@@ -62,13 +63,14 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Appends a message; if there is no room, it is dropped and its call given back.
+    /// Appends a message, or gives it back if there is no room: its drop is the user's code, and is not for here.
     #[inline]
-    pub fn push(&mut self, envelope: Envelope, limits: &InboxLimits) -> Result<(), Call> {
+    #[expect(clippy::result_large_err, reason = "the message itself comes back, and moves are what it is made for")]
+    pub fn push(&mut self, envelope: Envelope, limits: &InboxLimits) -> Result<(), Envelope> {
         let bytes = envelope.body.bytes();
         // A message larger than the byte limit still fits an empty inbox, or it could never be handled.
         if self.queue.len() >= limits.messages || (self.bytes > 0 && self.bytes + bytes > limits.bytes) {
-            return Err(envelope.call);
+            return Err(envelope);
         }
         self.bytes += bytes;
         self.queue.push_back(envelope);

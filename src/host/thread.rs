@@ -14,7 +14,7 @@ use crate::executor::waker::{CoreIndex, claim_core};
 use crate::ring::{Capabilities, Ring, RingConfig, SetupError};
 use crate::shard::core::Core;
 use crate::shard::current;
-use crate::shard::node::Node;
+use crate::shard::node::{Ending, Node};
 use crate::shard::shard::Shard;
 use crate::wire::failure::panic_text;
 use crate::wire::frame::EndpointId;
@@ -44,8 +44,8 @@ pub(crate) enum StartFailure {
     #[error(transparent)]
     Ring(#[from] SetupError),
     /// Its thread could not be made, or this process has too many cores.
-    #[error("cannot start a core: {0}")]
-    Thread(io::Error),
+    #[error("cannot start core {0}: {1}")]
+    Thread(u16, io::Error),
 }
 
 /// Starts a core on a thread of its own. The thread ends with the env's shutdown.
@@ -65,6 +65,7 @@ fn run(start: Start) {
         }
     }
     drop(node.cores[usize::from(core)].injector.close());
+    node.reach(core, Ending::Clear);
     node.shutdown(node.config.drain);
     node.core_ended();
 }
@@ -80,7 +81,6 @@ fn serve(start: Start) {
     let (mut runner, _bound, _index) = match made {
         Ok(made) => made,
         Err(failure) => {
-            node.core_drained();
             let _ = ready.send(Err(failure));
             return;
         }
@@ -89,6 +89,10 @@ fn serve(start: Start) {
     drop(ready);
     if let Err(error) = runner.run() {
         tracing::error!(core, %error, "a core has ended: the kernel refused to serve its ring");
+        if let Some(shard) = current::get() {
+            // Whoever waits for this core is told.
+            shard.end();
+        }
     }
 }
 
@@ -104,13 +108,14 @@ fn make(
         cq_entries: config.completions,
         buffers: config.receive_buffers,
         buffer_size: config.receive_buffer_bytes,
-        ..RingConfig::default()
+        // A queue of completions is never shorter than that of submissions.
+        sq_entries: RingConfig::default().sq_entries.min(config.completions),
     };
     let ring = Ring::new(&ring_config, capabilities)?;
     if ring.capabilities() != capabilities {
         tracing::warn!(core, got = %ring.capabilities(), "the kernel refused a feature to this core's ring");
     }
-    let index = claim_core(node.remote_wake(core)).map_err(|e| StartFailure::Thread(io::Error::other(e)))?;
+    let index = claim_core(node.remote_wake(core)).map_err(|e| StartFailure::Thread(core, io::Error::other(e)))?;
     let executor = Executor::new(&index, config.tasks);
     let bound = executor.bind_thread();
     // The first to set it, as the door is this core's alone.

@@ -106,12 +106,6 @@ pub enum AskError {
         /// The endpoint.
         target: Arc<str>,
     },
-    /// The deadline had passed before the handler could run; nothing was handled.
-    #[error("{target} got the message after its deadline and dropped it")]
-    Expired {
-        /// The endpoint.
-        target: Arc<str>,
-    },
     /// The endpoint, or the env at either side, is shutting down.
     #[error("{target} is stopping")]
     Stopped {
@@ -138,9 +132,11 @@ impl AskError {
             },
             FailureCode::NeverReplied => AskError::NeverReplied { target },
             FailureCode::Stopped => AskError::Stopped { target },
-            FailureCode::Expired => AskError::Expired { target },
             FailureCode::BadReply => AskError::BadReply { target, reason: reason() },
-            FailureCode::Handler | FailureCode::Unknown => AskError::Handler { target, error: HandlerError::new(text) },
+            // `Expired` becomes a timeout where the ask's limit is known.
+            FailureCode::Handler | FailureCode::Expired | FailureCode::Unknown => {
+                AskError::Handler { target, error: HandlerError::new(text) }
+            }
         }
     }
 }

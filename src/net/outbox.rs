@@ -1,5 +1,6 @@
 //! What one core has toward one peer: a connection, or the way to one, and the frames that wait for it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,9 @@ impl Backoff {
 pub enum Link {
     /// Nobody has asked for one.
     Down,
-    /// The host name is being resolved, or the socket is connecting, or its hello is awaited.
+    /// The host name is being resolved.
+    Resolving,
+    /// A socket is about to connect, or it is connecting, or its hello is awaited.
     Dialling(Option<ConnectionId>),
     /// The last attempt failed; the next may begin when the pause is over.
     Pausing,
@@ -75,6 +78,10 @@ pub struct Outbox {
     pub waiting: Vec<u8>,
     /// The endpoint names used with this peer, by their number.
     names: Vec<Option<Name>>,
+    /// Addresses of the peer that are still to be tried, the next one last.
+    pub candidates: Vec<SocketAddr>,
+    /// A thread is resolving the host name; there is never a second one.
+    pub resolver: bool,
     /// Failed attempts since the last success.
     pub failures: u32,
     /// The timer of the current state.
@@ -92,6 +99,8 @@ impl Outbox {
             link: Link::Down,
             waiting: Vec::new(),
             names: Vec::new(),
+            candidates: Vec::new(),
+            resolver: false,
             failures: 0,
             timer: None,
             forgotten: None,

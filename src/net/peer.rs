@@ -5,6 +5,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+/// Endpoint names that refs to one peer may have, as long as any of them lives.
+pub const MAX_NAMES: u32 = 65_536;
+
 /// A node that refs point at, known by its address.
 ///
 /// All refs of an env to one address share one `Peer`. Its index is the place of its outbox on every core; when the
@@ -35,16 +38,19 @@ impl Peer {
         &self.address
     }
 
-    /// The number of an endpoint name at this peer: the same for all refs with that name.
-    pub fn name_index(&self, name: &Arc<str>) -> u32 {
+    /// The number of an endpoint name at this peer: the same for all refs with that name. None if the peer has
+    /// [`MAX_NAMES`] others.
+    pub fn name_index(&self, name: &Arc<str>) -> Option<u32> {
         let mut names = lock(&self.names);
         let next = names.len() as u32;
-        *names.entry(name.clone()).or_insert(next)
-    }
-
-    /// The endpoint name with this number.
-    pub fn name(&self, index: u32) -> Option<Arc<str>> {
-        lock(&self.names).iter().find(|(_, i)| **i == index).map(|(name, _)| name.clone())
+        match names.get(name) {
+            Some(index) => Some(*index),
+            None if next < MAX_NAMES => {
+                names.insert(name.clone(), next);
+                Some(next)
+            }
+            None => None,
+        }
     }
 }
 
@@ -174,7 +180,10 @@ mod tests {
         let peers = Peers::new(|_, _| ());
         let peer = peers.at("h:1");
         let (x, y): (Arc<str>, Arc<str>) = ("x".into(), "y".into());
-        assert_eq!((peer.name_index(&x), peer.name_index(&y), peer.name_index(&x)), (0, 1, 0));
-        assert_eq!(peer.name(1), Some(y));
+        assert_eq!((peer.name_index(&x), peer.name_index(&y), peer.name_index(&x)), (Some(0), Some(1), Some(0)));
+        for name in 2..MAX_NAMES {
+            assert_eq!(peer.name_index(&name.to_string().into()), Some(name));
+        }
+        assert_eq!((peer.name_index(&"z".into()), peer.name_index(&y)), (None, Some(1)));
     }
 }

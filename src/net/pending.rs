@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -96,6 +97,14 @@ pub struct Waiting {
     pub timeout_ns: u64,
     /// Whether the caller chose the timeout.
     pub own_timeout: bool,
+}
+
+impl Waiting {
+    /// How long it may take, and where that can be changed.
+    pub fn limit(&self) -> (Duration, &'static str) {
+        let setting = if self.own_timeout { "the timeout given to ask_within" } else { "Config::ask_timeout" };
+        (Duration::from_nanos(self.timeout_ns), setting)
+    }
 }
 
 #[derive(Debug)]
@@ -203,24 +212,26 @@ impl Pending {
         }
     }
 
-    /// Forgets an ask whose future was dropped; what comes back still waited: the peer is told, the timer cancelled.
-    pub fn forget(&mut self, key: AskKey) -> Option<Waiting> {
+    /// Forgets an ask whose future was dropped. An answer that nobody took comes back too, to be dropped where no
+    /// table is borrowed.
+    pub fn forget(&mut self, key: AskKey) -> Option<Forgotten> {
         self.get(key)?;
-        match self.slots.remove(key.slot()).1 {
-            State::Waiting(waiting) => Some(waiting),
-            State::Done(_) => None,
-        }
+        Some(match self.slots.remove(key.slot()).1 {
+            State::Waiting(waiting) => Forgotten::Waiting(waiting),
+            State::Done(answer) => Forgotten::Answered(answer),
+        })
     }
 
-    /// Lets an ask whose future moved to another thread be answered there.
-    pub fn hand_over(&mut self, key: AskKey, cell: Arc<AskCell>) {
-        match self.get(key) {
-            Some(State::Waiting(waiting)) => waiting.waiter = Waiter::Cell(cell),
-            _ => {
-                if let Poll::Ready(answer) = self.poll(key, &mut Context::from_waker(Waker::noop())) {
-                    cell.answer.put(answer);
-                }
-            }
+    /// Lets an ask whose future moved to another thread be answered there. If the answer is here already it comes
+    /// back, to be put into the cell once no table is borrowed.
+    pub fn hand_over(&mut self, key: AskKey, cell: Arc<AskCell>) -> Option<Result<Parcel, AskError>> {
+        if let Some(State::Waiting(waiting)) = self.get(key) {
+            waiting.waiter = Waiter::Cell(cell);
+            return None;
+        }
+        match self.poll(key, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
         }
     }
 
@@ -243,6 +254,15 @@ impl Pending {
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
+}
+
+/// An ask whose future was dropped.
+#[derive(Debug)]
+pub enum Forgotten {
+    /// It still waited: the peer is to be told, the timer cancelled.
+    Waiting(Waiting),
+    /// It was answered.
+    Answered(Result<Parcel, AskError>),
 }
 
 /// What is left to do for an ask that just ended.
@@ -324,8 +344,8 @@ mod tests {
         let key = ask(&mut pending);
         assert!(pending.complete(key, Ok(Parcel::new(1u32))).is_some());
         assert!(pending.complete(key, Ok(Parcel::new(2u32))).is_none());
-        assert!(pending.forget(key).is_none());
-        assert!(pending.is_empty());
+        assert!(matches!(pending.forget(key), Some(Forgotten::Answered(Ok(_)))));
+        assert!(pending.forget(key).is_none() && pending.is_empty());
     }
 
     #[test]
@@ -337,7 +357,9 @@ mod tests {
             if before {
                 pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake();
             }
-            pending.hand_over(key, cell.clone());
+            if let Some(answer) = pending.hand_over(key, cell.clone()) {
+                cell.answer.put(answer);
+            }
             if !before {
                 pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake();
             }

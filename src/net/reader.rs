@@ -6,10 +6,13 @@ use crate::wire::handshake::{Hello, HelloError, MAX_HELLO};
 /// Capacity that a reassembly buffer may keep once its frame is done, in bytes.
 const KEEP: usize = 64 * 1024;
 
+/// What a frame that is being reassembled may take up beyond what has arrived, in bytes.
+const STEP: usize = 64 * 1024;
+
 /// Turns received bytes into a hello and frames.
 ///
 /// A frame that lies whole in the received bytes is parsed where it lies. Only a frame that is cut by the end of
-/// a receive buffer is copied, into one allocation of exactly its size, made after its length was checked.
+/// a receive buffer is copied, into memory that grows with what arrives, after its length was checked.
 ///
 /// Call [`next`](Reader::next) until it yields `None`: then all bytes are used up.
 #[derive(Debug)]
@@ -83,7 +86,9 @@ impl Reader {
     fn reassemble(&mut self, input: &mut &[u8]) -> Result<bool, FrameError> {
         self.take(4, input);
         let Some(length) = frame_length(&self.partial, self.max_frame)? else { return Ok(false) };
-        self.partial.reserve_exact(length - self.partial.len());
+        // Memory follows the bytes that have really come, not those that are claimed.
+        let missing = length - self.partial.len();
+        self.partial.reserve(missing.min(input.len().max(STEP)));
         self.take(length, input);
         Ok(self.partial.len() == length)
     }

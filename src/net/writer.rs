@@ -1,9 +1,9 @@
 //! The sending half of a connection: frames gather, one send is in flight.
 
 /// Capacity that a spare buffer may keep, in bytes.
-const KEEP: usize = 1024 * 1024;
+const KEEP: usize = 256 * 1024;
 /// How many spare buffers a core keeps.
-const SPARES: usize = 64;
+const SPARES: usize = 256;
 
 /// Gathers frames while a send is in flight.
 ///
@@ -13,6 +13,7 @@ const SPARES: usize = 64;
 pub struct Writer {
     queued: Vec<u8>,
     in_flight: usize,
+    since: u64,
 }
 
 impl Writer {
@@ -36,12 +37,18 @@ impl Writer {
         &self.queued
     }
 
-    /// The bytes to send now, if there are any and none are in flight.
+    /// For how long the send in flight has waited for the peer at the time `now`, both in nanoseconds.
+    pub fn stuck_for(&self, now: u64) -> u64 {
+        if self.in_flight > 0 { now.saturating_sub(self.since) } else { 0 }
+    }
+
+    /// The bytes to send at the time `now`, if there are any and none are in flight.
     #[inline]
-    pub fn start_send(&mut self) -> Option<Vec<u8>> {
+    pub fn start_send(&mut self, now: u64) -> Option<Vec<u8>> {
         if self.in_flight > 0 || self.queued.is_empty() {
             return None;
         }
+        self.since = now;
         self.in_flight = self.queued.len();
         Some(std::mem::take(&mut self.queued))
     }
@@ -54,7 +61,7 @@ impl Writer {
     }
 }
 
-/// Spare send buffers of a core, so that connections own none while they are silent and nothing is allocated
+/// Spare buffers of a core for what is sent and for requests that wait, so that connections own none while they are silent and nothing is allocated
 /// while they are busy.
 #[derive(Debug, Default)]
 pub struct Spares(Vec<Vec<u8>>);
@@ -83,22 +90,22 @@ mod tests {
     #[test]
     fn one_send_is_in_flight_and_the_rest_gathers() {
         let (mut writer, mut spares) = (Writer::default(), Spares::default());
-        assert_eq!(writer.start_send(), None);
+        assert_eq!(writer.start_send(1), None);
         writer.buffer(&mut spares).extend_from_slice(b"one");
-        let first = writer.start_send().unwrap();
+        let first = writer.start_send(2).unwrap();
         writer.buffer(&mut spares).extend_from_slice(b"two");
         writer.buffer(&mut spares).extend_from_slice(b"three");
-        assert_eq!(writer.start_send(), None);
-        assert_eq!(writer.backlog(), 11);
+        assert_eq!(writer.start_send(1), None);
+        assert_eq!((writer.backlog(), writer.stuck_for(9)), (11, 7));
         writer.sent(first, &mut spares);
-        assert_eq!(writer.start_send().unwrap(), b"twothree");
+        assert_eq!(writer.start_send(2).unwrap(), b"twothree");
     }
 
     #[test]
     fn a_silent_writer_owns_no_buffer() {
         let (mut writer, mut spares) = (Writer::default(), Spares::default());
         writer.buffer(&mut spares).push(1);
-        let sent = writer.start_send().unwrap();
+        let sent = writer.start_send(2).unwrap();
         writer.sent(sent, &mut spares);
         assert_eq!(writer.queued.capacity(), 0);
         assert_eq!(spares.0.len(), 1);

@@ -1,5 +1,6 @@
 //! Answers on their way back, whichever way their request came.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,11 +9,14 @@ use super::lanes::LaneItem;
 use super::shard::Shard;
 use crate::dispatch::call::{Answer, Call, Origin, Reply, ReplyPath};
 use crate::mesh::parcel::Parcel;
-use crate::net::connection::{ConnectionId, Phase};
+use crate::net::connection::{Connection, ConnectionId, Phase};
 use crate::net::errors::AskError;
-use crate::net::pending::{AskKey, Via};
+use crate::net::pending::{AskKey, Forgotten, Via};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, Resolved};
+
+/// How long a peer may take no byte while too much waits for it: 1 s.
+const STUCK_NS: u64 = 1_000_000_000;
 
 impl ReplyPath for Shard {
     #[inline]
@@ -34,7 +38,7 @@ impl ReplyPath for Shard {
                 };
                 self.lane_answer(core, LaneItem::Answer { request: call.request, answer });
             }
-            Origin::Passed { core, connection } => {
+            Origin::Passed { core, connection, .. } => {
                 let frame = self.answer_frame(call, answer);
                 self.lane_answer(core, LaneItem::Frame { connection, request: call.request, frame });
             }
@@ -49,7 +53,7 @@ impl ReplyPath for Shard {
                 frame::write_gone(&mut bytes, endpoint);
                 self.send_frame(connection, 0, bytes);
             }
-            Origin::Passed { core, connection } => {
+            Origin::Passed { core, connection, .. } => {
                 let mut frame = self.spares.borrow_mut().take();
                 frame::write_gone(&mut frame, endpoint);
                 self.lane_answer(core, LaneItem::Frame { connection, request: 0, frame });
@@ -67,9 +71,8 @@ impl ReplyPath for Shard {
         }
     }
 
-    fn peer_address(&self, connection: ConnectionId) -> Arc<str> {
-        let mut connections = self.connections.borrow_mut();
-        connections.get(connection).map_or_else(|| "a closed connection".into(), |c| c.remote.clone())
+    fn peer_address(&self, connection: ConnectionId) -> Option<SocketAddr> {
+        self.connections.borrow_mut().get(connection).map(|connection| connection.remote)
     }
 
     #[inline]
@@ -93,22 +96,31 @@ impl Shard {
     /// Ends an ask of this core. An ask that has ended before is left alone.
     #[inline]
     pub fn complete(&self, key: AskKey, answer: Result<Parcel, AskError>) {
+        if !self.pending.borrow().is_waiting(key) {
+            // The answer is dropped here, where no table is borrowed: its drop is the user's code.
+            return self.count(|counters| counters.replies_late += 1);
+        }
         let completed = self.pending.borrow_mut().complete(key, answer);
-        match completed {
-            Some(completed) => {
-                self.timers.borrow_mut().cancel(completed.timer);
-                completed.notify.wake();
-            }
-            None => self.count(|counters| counters.replies_late += 1),
+        if let Some(completed) = completed {
+            self.timers.borrow_mut().cancel(completed.timer);
+            completed.notify.wake();
         }
     }
 
     /// Ends an ask with what its receiver said.
     pub fn fail(&self, key: AskKey, code: FailureCode, text: &str) {
-        let asked = self.pending.borrow_mut().waiting(key).map(|waiting| (waiting.via, waiting.message));
-        let error = asked.map(|(via, (message, version))| {
+        let asked = {
+            let mut pending = self.pending.borrow_mut();
+            pending.waiting(key).map(|waiting| (waiting.via, waiting.message, waiting.limit()))
+        };
+        if asked.is_none() {
+            self.count(|counters| counters.replies_late += 1);
+        }
+        let error = asked.map(|(via, (message, version), (after, setting))| {
             let target = self.describe(&via);
             match code {
+                // The receiver saw the time run out a moment before this core does.
+                FailureCode::Expired => AskError::Timeout { target, after, setting },
                 FailureCode::UnknownMessage => {
                     AskError::UnknownMessage { target, message: format!("{message} v{version}: {text}").into() }
                 }
@@ -152,6 +164,22 @@ impl Shard {
         }
         self.count(|counters| counters.replies_out += 1);
         self.mark_dirty(connection);
+        if self.is_hopeless(connection) {
+            drop(connections);
+            self.close_slow_peer(id);
+        }
+    }
+
+    /// Whether much waits for a peer that has not read for a while. Reading stops at `Config::outbox_bytes`, but
+    /// requests that were queued before are still answered: this bounds what they add.
+    fn is_hopeless(&self, connection: &Connection) -> bool {
+        let bound = 4 * self.node.config.outbox_bytes + self.node.config.max_frame as usize;
+        connection.writer.backlog() > bound && connection.writer.stuck_for(self.clock()) > STUCK_NS
+    }
+
+    fn close_slow_peer(&self, id: ConnectionId) {
+        self.count(|counters| counters.slow_peers_closed += 1);
+        self.close(id, "it does not read its answers, and far more than Config::outbox_bytes wait for it", true);
     }
 
     fn answer_frame(&self, call: &Call, answer: Answer<'_>) -> Vec<u8> {
@@ -168,6 +196,7 @@ impl Shard {
 
     /// The answer to a request that this core passed on.
     pub fn send_frame(&self, id: ConnectionId, request: u64, bytes: Vec<u8>) {
+        let mut hopeless = false;
         let mut connections = self.connections.borrow_mut();
         let mut spares = self.spares.borrow_mut();
         match connections.get(id).filter(|c| c.phase == Phase::Open) {
@@ -183,9 +212,14 @@ impl Shard {
                 }
                 self.count(|counters| counters.replies_out += u64::from(request != 0));
                 self.mark_dirty(connection);
+                hopeless = self.is_hopeless(connection);
             }
         }
         spares.give(bytes);
+        drop((connections, spares));
+        if hopeless {
+            self.close_slow_peer(id);
+        }
     }
 
     /// Stops every ask that went where `matches` says.
@@ -199,7 +233,7 @@ impl Shard {
     /// The future of an ask is gone: frees its slot and tells the other side.
     pub fn abandon_ask(self: &Rc<Self>, key: AskKey) {
         let forgotten = self.pending.borrow_mut().forget(key);
-        if let Some(waiting) = forgotten {
+        if let Some(Forgotten::Waiting(waiting)) = forgotten {
             self.timers.borrow_mut().cancel(waiting.timer);
             self.cancel(&waiting.via, key);
         }
@@ -208,7 +242,10 @@ impl Shard {
     /// Hands an ask whose future moved to another thread over to that thread.
     pub fn hand_over_ask(&self, key: AskKey, cell: Arc<crate::net::pending::AskCell>) {
         cell.key.store(key.0, Ordering::Relaxed);
-        self.pending.borrow_mut().hand_over(key, cell);
+        let answer = self.pending.borrow_mut().hand_over(key, cell.clone());
+        if let Some(answer) = answer {
+            cell.answer.put(answer);
+        }
     }
 }
 

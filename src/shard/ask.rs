@@ -72,7 +72,9 @@ impl Shard {
         }
         let timeout_ns = options.timeout.unwrap_or(self.node.config.ask_timeout).as_nanos();
         let timeout_ns = u64::try_from(timeout_ns).unwrap_or(u64::MAX);
-        let deadline = self.clock().saturating_add(timeout_ns).min(NO_DEADLINE - 1);
+        // A short limit counts from now, not from the beginning of a turn that may have been long.
+        let now = if options.timeout.is_some() { self.tick() } else { self.clock() };
+        let deadline = now.saturating_add(timeout_ns).min(NO_DEADLINE - 1);
         let key = self.pending.borrow_mut().next_key();
         let waiting = |via| Waiting {
             waiter: options.waiter,
@@ -134,17 +136,18 @@ impl Shard {
                     self.dispatcher.deliver(*id, envelope, &self.path());
                     return Ok(());
                 }
-                self.count(|counters| counters.sends_lane += 1);
                 self.lane_request(core, LaneItem::Request { endpoint: *id, envelope })
-                    .map_err(|_| self.lane_full(core).into_send(name.clone()))
+                    .map_err(|_| self.lane_full(core).into_send(name.clone()))?;
+                self.count(|counters| counters.sends_lane += 1);
             }
             Destination::Peer { peer, name, index } => {
-                self.count(|counters| counters.sends_peer += 1);
                 let named = Named { peer, name, index: *index, key };
                 self.write_request(&named, 0, &message, None)
-                    .map_err(|refusal| refusal.into_send(format!("{name}@{}", peer.address()).into()))
+                    .map_err(|refusal| refusal.into_send(format!("{name}@{}", peer.address()).into()))?;
+                self.count(|counters| counters.sends_peer += 1);
             }
         }
+        Ok(())
     }
 
     /// The core of this env that handles a message for `place`.

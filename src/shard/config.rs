@@ -17,7 +17,7 @@ use crate::net::outbox::Backoff;
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::exhaustive_structs, reason = "a configuration is written with `..Config::default()`")]
 pub struct Config {
-    /// Largest frame that this node accepts, header included, in bytes: 16 MiB. At least 4 KiB.
+    /// Largest frame that this node accepts, header included, in bytes: 16 MiB. From 4 KiB to 1 GiB.
     pub max_frame: u32,
     /// Messages that wait in an endpoint's inbox: 4,096.
     pub inbox_messages: usize,
@@ -56,9 +56,9 @@ pub struct Config {
     pub port_retries: u16,
     /// Receive buffers per core, a power of two: 256.
     pub receive_buffers: u16,
-    /// Bytes of a receive buffer: 16 KiB.
+    /// Bytes of a receive buffer: 16 KiB. From 256 bytes to 16 MiB.
     pub receive_buffer_bytes: u32,
-    /// Entries of a core's completion queue: 32,768. At least four times the connections that are busy at once.
+    /// Entries of a core's completion queue: 32,768, at most 65,536. At least four times the connections that are busy at once.
     pub completions: u32,
     /// What a core does when it has nothing to do.
     pub idle: Idle,
@@ -105,14 +105,33 @@ impl Config {
             ("tasks", self.tasks),
             ("lane_messages", self.lane_messages),
             ("injected", self.injected),
-            ("receive_buffer_bytes", self.receive_buffer_bytes as usize),
             ("completions", self.completions as usize),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} is 0; it must be at least 1"));
         }
-        if self.max_frame < 4096 {
-            return Err(format!("max_frame is {}; it must be at least 4096", self.max_frame));
+        if !(4096..=1 << 30).contains(&self.max_frame) {
+            return Err(format!("max_frame is {}; it must be from 4096 to 2^30 bytes", self.max_frame));
+        }
+        if !(256..=1 << 24).contains(&self.receive_buffer_bytes) {
+            let bytes = self.receive_buffer_bytes;
+            return Err(format!("receive_buffer_bytes is {bytes}; it must be from 256 to 2^24"));
+        }
+        if self.completions > 65_536 {
+            return Err(format!("completions is {}; a ring has at most 65536", self.completions));
+        }
+        let durations = [
+            ("ask_timeout", self.ask_timeout),
+            ("lookup_timeout", self.lookup_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("handshake_timeout", self.handshake_timeout),
+            ("backoff_first", self.backoff_first),
+        ];
+        if let Some((name, _)) = durations.iter().find(|(_, duration)| duration.is_zero()) {
+            return Err(format!("{name} is 0; nothing would ever succeed"));
+        }
+        if self.backoff_last < self.backoff_first {
+            return Err("backoff_last is below backoff_first".into());
         }
         if !self.receive_buffers.is_power_of_two() || self.receive_buffers > 32_768 {
             return Err(format!("receive_buffers is {}; it must be a power of two up to 32768", self.receive_buffers));

@@ -1,7 +1,7 @@
 //! Connections between the ring and the frames.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
@@ -12,7 +12,7 @@ use crate::wire::handshake::{Hello, VERSION};
 
 impl Shard {
     /// A socket was accepted and is in the ring.
-    pub fn on_accepted(&self, id: ConnectionId, remote: Arc<str>) {
+    pub fn on_accepted(&self, id: ConnectionId, remote: SocketAddr) {
         self.count(|counters| counters.accepted += 1);
         let mut connection = Connection::new(id, Role::Accepted, remote, self.node.config.max_frame);
         connection.timer = Some(self.arm(self.node.config.handshake_timeout, Timer::Greeting(id)));
@@ -20,12 +20,15 @@ impl Shard {
         self.act(Action::Receive(id));
     }
 
-    /// A socket to a peer is connecting.
-    pub fn on_dialled(&self, id: ConnectionId, peer: u32, remote: Arc<str>) {
+    /// A socket to a peer is in the ring, to be connected; false if nobody wants it any more.
+    pub fn on_dialled(&self, id: ConnectionId, peer: u32, remote: SocketAddr) -> bool {
+        if !self.on_dialling(peer, id) {
+            return false;
+        }
         let mut connection = Connection::new(id, Role::Dialled { peer }, remote, self.node.config.max_frame);
         connection.timer = Some(self.arm(self.node.config.connect_timeout, Timer::Greeting(id)));
         self.connections.borrow_mut().insert(connection);
-        self.on_dialling(peer, id);
+        true
     }
 
     /// A socket to a peer is connected: our hello goes first.
@@ -100,7 +103,12 @@ impl Shard {
     fn is_congested(&self, id: ConnectionId, bytes: &[u8]) -> bool {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id) else { return true };
-        if connection.writer.backlog() <= self.node.config.outbox_bytes || connection.phase != Phase::Open {
+        // Only where requests come in do answers pile up. A connection that we opened is always read: two nodes that
+        // both stop reading because they have much to send would wait for each other for ever.
+        if connection.role != Role::Accepted
+            || connection.writer.backlog() <= self.node.config.outbox_bytes
+            || connection.phase != Phase::Open
+        {
             return connection.phase == Phase::Closing;
         }
         connection.paused = true;
@@ -134,7 +142,11 @@ impl Shard {
         tracing::debug!(peer = %connection.remote, node = hello.name, cores = hello.cores, "a connection is open");
         match connection.role {
             Role::Accepted => self.write_hello(connection),
-            Role::Dialled { peer } => self.link_up(peer, connection, hello),
+            Role::Dialled { peer } => {
+                let refused = self.link_up(peer, connection, hello);
+                drop(connections);
+                self.refuse_too_large(refused, hello);
+            }
         }
     }
 
@@ -194,7 +206,7 @@ impl Shard {
             if matches!(connection.phase, Phase::Connecting | Phase::Closing) {
                 continue;
             }
-            if let Some(bytes) = connection.writer.start_send() {
+            if let Some(bytes) = connection.writer.start_send(self.clock()) {
                 self.count(|counters| counters.bytes_out += bytes.len() as u64);
                 return Some((id, bytes));
             }

@@ -5,14 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::lanes::LaneItem;
-use super::node::{Injected, now};
+use super::node::{Ending, Injected, now};
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::call::ReplyPath;
@@ -47,8 +45,8 @@ pub struct Core {
     injected: VecDeque<Injected>,
     arrived: Vec<LaneItem>,
     fired: Vec<u64>,
-    /// This core has told the others that it has drained.
-    said_drained: bool,
+    /// What this core has told the others.
+    ending: Ending,
 }
 
 impl Core {
@@ -69,7 +67,7 @@ impl Core {
             injected: VecDeque::new(),
             arrived: Vec::with_capacity(MESSAGES_PER_LANE),
             fired: Vec::new(),
-            said_drained: false,
+            ending: Ending::Draining,
         }
     }
 
@@ -154,10 +152,9 @@ impl Core {
             return;
         }
         let options = SockRef::from(&socket);
-        let remote = options.peer_addr().ok().and_then(|address| address.as_socket());
-        let remote: Arc<str> = remote.map_or_else(|| "an unknown peer".into(), |a| a.to_string().into());
-        if let Err(error) = options.set_tcp_nodelay(true) {
-            tracing::debug!(peer = %remote, %error, "a connection was gone before it began");
+        // Neither works on a socket whose peer has gone already: then there is nothing to serve.
+        let Some(remote) = options.peer_addr().ok().and_then(|address| address.as_socket()) else { return };
+        if options.set_tcp_nodelay(true).is_err() {
             return;
         }
         let id = self.ring.adopt(socket);
@@ -175,7 +172,7 @@ impl Core {
             match item {
                 Injected::Job(job) => self.shard.run_job(job),
                 Injected::Wake(key) => self.shard.executor.wake(key),
-                Injected::Lane(receiver) => self.shard.attach_lane(receiver),
+                Injected::Lane(lane, bytes) => self.shard.attach_lane(lane, bytes),
             }
         }
         true
@@ -257,8 +254,11 @@ impl Core {
             Action::Dial { peer, to } => match open(to) {
                 Ok(fd) => {
                     let id = self.ring.adopt(fd);
-                    self.shard.on_dialled(connection(id), peer, to.to_string().into());
-                    self.ring.connect(id, to);
+                    if self.shard.on_dialled(connection(id), peer, to) {
+                        self.ring.connect(id, to);
+                    } else {
+                        self.ring.close(id);
+                    }
                 }
                 Err(error) => self.shard.dial_failed(peer, &error.to_string()),
             },
@@ -365,15 +365,24 @@ impl Core {
         self.shard.node.cores[usize::from(self.shard.core)].published.publish(&all);
     }
 
-    /// Whether the shutdown is over for this core: all cores have drained, or the deadline has passed.
+    /// Whether the shutdown is over for this core: all cores are done, or the deadline has passed.
     fn has_ended(&mut self) -> bool {
-        if !self.said_drained && self.shard.has_drained() {
-            self.said_drained = true;
-            self.shard.node.core_drained();
+        let (node, core) = (&self.shard.node, self.shard.core);
+        if self.ending < Ending::Quiet && self.shard.is_quiet() {
+            self.ending = Ending::Quiet;
+            node.reach(core, Ending::Quiet);
         }
-        let node = &self.shard.node;
+        // In this order: what others sent before they were quiet is seen to be there.
+        if self.ending == Ending::Quiet
+            && node.all_reached(Ending::Quiet)
+            && !self.something_arrived()
+            && self.shard.is_clear()
+        {
+            self.ending = Ending::Clear;
+            node.reach(core, Ending::Clear);
+        }
         let deadline = self.shard.closing.get().unwrap_or(u64::MAX);
-        node.drained.load(Ordering::Acquire) == node.cores.len() || self.shard.clock() >= deadline
+        node.all_reached(Ending::Clear) || self.shard.clock() >= deadline
     }
 
     /// Closes everything that is left.
@@ -383,15 +392,6 @@ impl Core {
         self.ring.submit()?;
         self.publish();
         Ok(())
-    }
-}
-
-impl Drop for Core {
-    /// However a core ends, by the deadline or by a panic too, the others do not wait for it.
-    fn drop(&mut self) {
-        if !self.said_drained {
-            self.shard.node.core_drained();
-        }
     }
 }
 

@@ -35,7 +35,9 @@ macro_rules! counters {
 
         impl std::ops::AddAssign for CoreSnapshot {
             fn add_assign(&mut self, other: CoreSnapshot) {
+                let deepest = self.lane_depth_max.max(other.lane_depth_max);
                 $(self.$name += other.$name;)*
+                self.lane_depth_max = deepest;
             }
         }
     };
@@ -76,7 +78,8 @@ counters! {
     unknown_endpoint,
     /// Asks that ended by their timeout.
     timeouts,
-    /// One-way messages lost with a connection, or with the attempt to make one.
+    /// One-way messages lost on this side: with a connection, with the attempt to make one, or refused by a full queue
+    /// after a thread that is no core had handed them in.
     sends_lost,
     /// Bytes received.
     bytes_in,
@@ -88,12 +91,14 @@ counters! {
     dialled,
     /// Attempts to connect that failed.
     dial_failures,
-    /// Connections closed since the peer broke the protocol or did not say its hello in time.
+    /// Connections closed since the peer broke the protocol, or did not connect or say its hello in time.
     protocol_errors,
     /// Connections closed at once since there were too many.
     connections_refused,
     /// Times that reading stopped since the peer did not read its answers.
     reads_paused,
+    /// Connections closed since far too much waited for a peer that did not read.
+    slow_peers_closed,
     /// System calls into the ring.
     enters,
     /// Operations given to the ring.
@@ -122,7 +127,7 @@ counters! {
     lane_sent,
     /// Messages taken out of lanes.
     lane_received,
-    /// Most messages ever seen waiting in one lane, its overflow included.
+    /// Most messages ever seen waiting in one lane to this core.
     lane_depth_max,
     /// Jobs from threads that are no core.
     injected,
@@ -153,7 +158,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The sum over all cores; for `lane_depth_max` too it is the sum.
+    /// The sum over all cores; of `lane_depth_max` the largest.
     pub fn total(&self) -> CoreSnapshot {
         self.cores.iter().fold(CoreSnapshot::default(), |mut sum, core| {
             sum += *core;

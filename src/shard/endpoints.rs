@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::shard::Shard;
 use crate::dispatch::dispatcher::Started;
@@ -21,17 +22,14 @@ impl Shard {
         make: impl FnOnce() -> E,
         started: Started,
     ) {
-        let made = if self.closing.get().is_some() {
+        let erased = if self.closing.get().is_some() {
             Err(HandlerError::new("the env is shutting down"))
         } else {
-            catch_unwind(AssertUnwindSafe(make)).map_err(|panic| HandlerError::panicked(panic_text(&*panic)))
+            // Both the factory and the list of handlers are user code.
+            catch_unwind(AssertUnwindSafe(|| Erased::new(make())))
+                .map_err(|panic| HandlerError::panicked(panic_text(&*panic)))
+                .and_then(|made| made.map_err(|clash| HandlerError::new(clash.to_string())))
         };
-        let erased = made.and_then(|endpoint| {
-            Erased::new(endpoint).map_err(|clash| {
-                let (a, b) = clash.names;
-                HandlerError::new(format!("its messages {a:?} and {b:?} have the same id {:#010x}", clash.id.0))
-            })
-        });
         let directory = self.node.directory.clone();
         let started: Started = Box::new(move |outcome| {
             if outcome.is_err() {
@@ -42,13 +40,14 @@ impl Shard {
         match erased {
             Ok(endpoint) => {
                 if let Err((error, started)) = self.dispatcher.insert(id, name, Box::new(endpoint), started) {
-                    self.node.directory.release(id);
                     started(Err(HandlerError::from(error)));
+                    self.release(id);
                 }
             }
             Err(error) => {
-                self.node.directory.release(id);
+                // The name first: once the id is released it may mean another endpoint.
                 started(Err(error));
+                self.release(id);
             }
         }
     }
@@ -56,8 +55,13 @@ impl Shard {
     /// Gives back the ids of endpoints that have ended.
     pub fn release_ended(&self) {
         while let Some(id) = self.dispatcher.take_ended() {
-            self.node.directory.release(id);
-            self.node.cores[usize::from(self.core)].placed.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            self.release(id);
         }
+    }
+
+    /// One instance of an endpoint has ended, or never began.
+    fn release(&self, id: EndpointId) {
+        self.node.directory.release(id);
+        self.node.cores[usize::from(self.core)].placed.fetch_sub(1, Ordering::Relaxed);
     }
 }

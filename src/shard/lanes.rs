@@ -1,5 +1,8 @@
 //! The lanes of a core, and what travels in them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::dispatch::call::Origin;
 use crate::dispatch::inbox::Envelope;
 use crate::mesh::lane::{LaneReceiver, LaneSender, lane};
@@ -54,11 +57,26 @@ pub struct LaneFull;
 /// A core's ends of its lanes.
 #[derive(Default)]
 pub struct Lanes {
-    senders: Vec<Option<LaneSender<LaneItem>>>,
+    senders: Vec<Option<To>>,
     /// Cores that were sent something in this turn, or whose lane is full.
     touched: Vec<u16>,
-    receivers: Vec<LaneReceiver<LaneItem>>,
+    receivers: Vec<From>,
 }
+
+/// A lane to another core.
+struct To {
+    lane: LaneSender<LaneItem>,
+    bytes: LaneBytes,
+}
+
+/// A lane from another core.
+struct From {
+    lane: LaneReceiver<LaneItem>,
+    bytes: LaneBytes,
+}
+
+/// Bytes of the encoded messages in a lane: added by its sender, taken off by its receiver.
+pub type LaneBytes = Arc<AtomicUsize>;
 
 impl Lanes {
     /// No lanes yet, among `cores` cores.
@@ -68,36 +86,39 @@ impl Lanes {
 
     /// Whether everything that was sent is in a lane.
     pub fn is_clear(&self) -> bool {
-        self.senders.iter().flatten().all(|sender| sender.overflow_len() == 0)
+        // What waits for a core that has ended waits in vain.
+        self.senders.iter().flatten().all(|to| to.lane.overflow_len() == 0 || !to.lane.is_connected())
     }
 
     /// Whether nothing waits in the lanes to this core. Looks at memory only.
     #[inline]
     pub fn nothing_arrived(&self) -> bool {
-        self.receivers.iter().all(LaneReceiver::is_empty)
+        self.receivers.iter().all(|from| from.lane.is_empty())
     }
 }
 
 impl Shard {
     /// Sends a request or a cancellation; drops it if the lane and its overflow are full.
     pub fn lane_request(&self, core: u16, item: LaneItem) -> Result<(), LaneFull> {
-        self.with_lane(core, |sender| sender.try_send(item).map_err(|_| LaneFull))
+        // What is refused is dropped out here, where the lanes are not borrowed: its drop is the user's code.
+        self.with_lane(core, |to| to.lane.try_send(item)).map_err(|_| LaneFull)
     }
 
     /// Sends an answer. It is never refused: there is at most one for each request that the other core sent, and
     /// those are bounded there.
     pub fn lane_answer(&self, core: u16, item: LaneItem) {
-        self.with_lane(core, |sender| sender.send(item));
+        self.with_lane(core, |to| to.lane.send(item));
     }
 
-    fn with_lane<R>(&self, core: u16, send: impl FnOnce(&mut LaneSender<LaneItem>) -> R) -> R {
+    fn with_lane<R>(&self, core: u16, send: impl FnOnce(&mut To) -> R) -> R {
         let config = &self.node.config;
         let mut lanes = self.lanes.borrow_mut();
         let lanes = &mut *lanes;
         let sender = lanes.senders[usize::from(core)].get_or_insert_with(|| {
             let (sender, receiver) = lane(config.lane_messages, config.lane_overflow);
-            self.node.cores[usize::from(core)].inject_always(Injected::Lane(receiver));
-            sender
+            let bytes = LaneBytes::default();
+            self.node.cores[usize::from(core)].inject_always(Injected::Lane(receiver, bytes.clone()));
+            To { lane: sender, bytes }
         });
         if !lanes.touched.contains(&core) {
             lanes.touched.push(core);
@@ -107,19 +128,49 @@ impl Shard {
     }
 
     /// The lane of another core has arrived.
-    pub fn attach_lane(&self, receiver: LaneReceiver<LaneItem>) {
-        self.lanes.borrow_mut().receivers.push(receiver);
+    pub fn attach_lane(&self, lane: LaneReceiver<LaneItem>, bytes: LaneBytes) {
+        self.lanes.borrow_mut().receivers.push(From { lane, bytes });
+    }
+
+    /// Passes the request of a peer on to another core; refused also if too many bytes wait in the lane.
+    pub fn pass_on(&self, core: u16, endpoint: EndpointId, envelope: Envelope) -> Result<(), LaneFull> {
+        let size = envelope.body.bytes();
+        let waiting = match &self.lanes.borrow().senders[usize::from(core)] {
+            Some(to) => to.bytes.load(Ordering::Relaxed),
+            None => 0,
+        };
+        // As with an inbox, a large message still fits an empty lane.
+        if waiting > 0 && waiting + size > self.node.config.inbox_bytes {
+            return Err(LaneFull);
+        }
+        let add = |to: &mut To| {
+            to.bytes.fetch_add(size, Ordering::Relaxed);
+            let sent = to.lane.try_send(LaneItem::Request { endpoint, envelope });
+            if sent.is_err() {
+                to.bytes.fetch_sub(size, Ordering::Relaxed);
+            }
+            sent
+        };
+        self.with_lane(core, add).map_err(|_| LaneFull)
     }
 
     /// Takes up to `budget` items from each lane, in order.
     pub fn receive_lanes(&self, budget: usize, into: &mut Vec<LaneItem>) {
         let mut lanes = self.lanes.borrow_mut();
-        for receiver in &mut lanes.receivers {
-            let waiting = receiver.depth() as u64;
+        for From { lane, bytes } in &mut lanes.receivers {
+            let waiting = lane.depth() as u64;
             if waiting == 0 {
                 continue;
             }
-            into.extend(std::iter::from_fn(|| receiver.pop()).take(budget));
+            let first = into.len();
+            into.extend(std::iter::from_fn(|| lane.pop()).take(budget));
+            for item in &into[first..] {
+                if let LaneItem::Request { envelope, .. } = item
+                    && envelope.body.bytes() > 0
+                {
+                    bytes.fetch_sub(envelope.body.bytes(), Ordering::Relaxed);
+                }
+            }
             self.count(|counters| counters.lane_depth_max = counters.lane_depth_max.max(waiting));
         }
         self.count(|counters| counters.lane_received += into.len() as u64);
@@ -131,7 +182,7 @@ impl Shard {
         let mut lanes = self.lanes.borrow_mut();
         let Lanes { senders, touched, .. } = &mut *lanes;
         touched.retain(|&core| {
-            let Some(sender) = &mut senders[usize::from(core)] else { return false };
+            let Some(To { lane: sender, .. }) = &mut senders[usize::from(core)] else { return false };
             let left = if sender.overflow_len() > 0 { sender.flush() } else { 0 };
             if self.node.cores[usize::from(core)].park.claim_wake() {
                 self.count(|counters| counters.wakes_sent += 1);

@@ -36,35 +36,64 @@ impl Shard {
         if outbox.link != Link::Down {
             return;
         }
-        outbox.link = Link::Dialling(None);
+        if let Ok(to) = outbox.address.parse::<SocketAddr>() {
+            outbox.link = Link::Dialling(None);
+            return self.act(Action::Dial { peer, to });
+        }
+        outbox.link = Link::Resolving;
         self.arm_peer(outbox, peer, self.node.config.connect_timeout);
-        match outbox.address.parse::<SocketAddr>() {
-            Ok(to) => self.act(Action::Dial { peer, to }),
-            Err(_) => resolve_elsewhere(&self.node, self.core, peer, outbox.serial, outbox.address.clone()),
+        // One that is still at it from an earlier attempt will do.
+        if !outbox.resolver {
+            outbox.resolver = true;
+            resolve_elsewhere(&self.node, self.core, peer, outbox.serial, outbox.address.clone());
         }
     }
 
     /// A host name has been resolved, or not.
-    fn on_resolved(&self, peer: u32, serial: u64, result: io::Result<SocketAddr>) {
-        let mut outboxes = self.outboxes.borrow_mut();
-        let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
-        if outbox.serial != serial || outbox.link != Link::Dialling(None) {
-            return;
+    fn on_resolved(&self, peer: u32, serial: u64, result: io::Result<Vec<SocketAddr>>) {
+        {
+            let mut outboxes = self.outboxes.borrow_mut();
+            let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
+            if outbox.serial != serial {
+                return;
+            }
+            outbox.resolver = false;
+            if outbox.link != Link::Resolving {
+                return;
+            }
+            if let Ok(mut addresses) = result {
+                addresses.reverse();
+                outbox.candidates = addresses;
+                return self.dial_next(outbox, peer);
+            }
         }
-        drop(outboxes);
-        match result {
-            Ok(to) => self.act(Action::Dial { peer, to }),
-            Err(error) => self.dial_failed(peer, &format!("its name cannot be resolved: {error}")),
+        if let Err(error) = result {
+            self.dial_failed(peer, &format!("its name cannot be resolved: {error}"));
         }
     }
 
-    /// A socket to the peer is being connected.
-    pub fn on_dialling(&self, peer: u32, id: ConnectionId) {
-        if let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize) {
-            outbox.link = Link::Dialling(Some(id));
-            // From here on the connection has a timer of its own.
-            self.disarm_peer(outbox);
+    /// Tries the next address of the peer.
+    fn dial_next(&self, outbox: &mut Outbox, peer: u32) {
+        if let Some(to) = outbox.candidates.pop() {
+            outbox.link = Link::Dialling(None);
+            self.act(Action::Dial { peer, to });
         }
+    }
+
+    /// A socket to the peer is being connected. False if nobody wants it any more.
+    pub fn on_dialling(&self, peer: u32, id: ConnectionId) -> bool {
+        let mut outboxes = self.outboxes.borrow_mut();
+        let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return false };
+        if outbox.link != Link::Dialling(None) {
+            return false;
+        }
+        outbox.link = Link::Dialling(Some(id));
+        // From here on the connection has a timer of its own.
+        self.disarm_peer(outbox);
+        if outbox.forgotten.is_some() {
+            self.arm_peer(outbox, peer, FORGOTTEN_CHECK);
+        }
+        true
     }
 
     /// Arms the one timer of an outbox.
@@ -79,11 +108,16 @@ impl Shard {
         }
     }
 
-    /// The peer of a connection that we opened has said its hello: what waited goes out.
-    pub(super) fn link_up(&self, peer: u32, connection: &mut Connection, hello: &Hello) {
+    /// The peer of a connection that we opened has said its hello: what waited goes out. Returns the asks whose frames
+    /// are too large for the peer.
+    pub(super) fn link_up(&self, peer: u32, connection: &mut Connection, hello: &Hello) -> Vec<u64> {
         let refused = {
             let mut outboxes = self.outboxes.borrow_mut();
-            let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
+            let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return Vec::new() };
+            if outbox.link != Link::Dialling(Some(connection.id)) {
+                return Vec::new();
+            }
+            outbox.candidates = Vec::new();
             outbox.link = Link::Up(connection.id);
             outbox.failures = 0;
             let pending = self.pending.borrow();
@@ -98,6 +132,11 @@ impl Shard {
         };
         self.count(|counters| counters.dialled += 1);
         self.mark_dirty(connection);
+        refused
+    }
+
+    /// Ends asks whose frames are larger than the peer accepts, as its hello has told.
+    pub(super) fn refuse_too_large(&self, refused: Vec<u64>, hello: &Hello) {
         for request in refused {
             let via = self.pending.borrow_mut().waiting(AskKey(request)).map(|waiting| waiting.via);
             let Some(target) = via.map(|via| self.describe(&via)) else { continue };
@@ -135,6 +174,9 @@ impl Shard {
         let address = {
             let mut outboxes = self.outboxes.borrow_mut();
             let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
+            if !outbox.candidates.is_empty() {
+                return self.dial_next(outbox, peer);
+            }
             outbox.link = Link::Pausing;
             outbox.failures = outbox.failures.saturating_add(1);
             let lost = outbox.link_lost();
@@ -160,7 +202,7 @@ impl Shard {
         let Some(outbox) = slot.as_mut().filter(|outbox| outbox.serial as u32 == serial) else { return };
         outbox.timer = None;
         match outbox.link {
-            Link::Dialling(None) => {
+            Link::Resolving => {
                 drop(outboxes);
                 return self.dial_failed(peer, "its name could not be resolved in time (Config::connect_timeout)");
             }
@@ -249,7 +291,7 @@ fn went_to(via: &Via, index: u32) -> bool {
 }
 
 /// Resolves a host name on a thread of its own, since the system's resolver blocks. There is at most one such thread
-/// for each peer of a core that is being dialled; the first address is used.
+/// for each peer of a core.
 fn resolve_elsewhere(node: &Arc<Node>, core: u16, peer: u32, serial: u64, address: Arc<str>) {
     let resolver = node.clone();
     let tell = move |node: &Node, result| {
@@ -257,9 +299,9 @@ fn resolve_elsewhere(node: &Arc<Node>, core: u16, peer: u32, serial: u64, addres
         node.cores[usize::from(core)].inject_always(Injected::Job(job));
     };
     let thread = std::thread::Builder::new().name("ringpost-resolver".into()).spawn(move || {
+        let found = address.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
         let none = || io::Error::new(io::ErrorKind::NotFound, "it has no address");
-        let result = address.to_socket_addrs().and_then(|mut all| all.next().ok_or_else(none));
-        tell(&resolver, result);
+        tell(&resolver, found.and_then(|all| if all.is_empty() { Err(none()) } else { Ok(all) }));
     });
     if let Err(error) = thread {
         tell(node, Err(error));

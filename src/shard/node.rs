@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::config::Config;
 use super::counters::{Published, Snapshot};
-use super::lanes::LaneItem;
+use super::lanes::{LaneBytes, LaneItem};
 use super::shard::Shard;
 use crate::dispatch::directory::Directory;
 use crate::executor::key::WakeKey;
@@ -29,7 +29,7 @@ pub enum Injected {
     /// Wake this task or endpoint.
     Wake(WakeKey),
     /// Here is the lane of another core.
-    Lane(LaneReceiver<LaneItem>),
+    Lane(LaneReceiver<LaneItem>, LaneBytes),
 }
 
 /// The door to one core.
@@ -44,6 +44,21 @@ pub struct CoreDoor {
     pub published: Published,
     /// Endpoints placed here.
     pub placed: AtomicUsize,
+    /// How far the core is with the shutdown, as an [`Ending`].
+    ending: AtomicU8,
+}
+
+/// How far a core is with the shutdown. Each step waits until all cores have made the one before: what the last handler
+/// of one core answers may leave over a connection of another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Ending {
+    /// It has endpoints that have not ended.
+    Draining = 0,
+    /// Its endpoints have ended, and their answers are in the lanes or in its connections.
+    Quiet = 1,
+    /// Nothing is left in the lanes to it and in its connections.
+    Clear = 2,
 }
 
 impl CoreDoor {
@@ -106,8 +121,6 @@ pub struct Node {
     pub cores: Vec<CoreDoor>,
     /// No further work is taken.
     pub closing: AtomicBool,
-    /// Cores that have drained.
-    pub drained: AtomicUsize,
     ended: Mutex<usize>,
     all_ended: Condvar,
 }
@@ -127,6 +140,7 @@ impl Node {
                 waker: OnceLock::new(),
                 published: Published::default(),
                 placed: AtomicUsize::new(0),
+                ending: AtomicU8::new(Ending::Draining as u8),
             };
             Node {
                 id,
@@ -142,7 +156,6 @@ impl Node {
                 }),
                 cores: (0..cores).map(|_| door()).collect(),
                 closing: AtomicBool::new(false),
-                drained: AtomicUsize::new(0),
                 ended: Mutex::new(0),
                 all_ended: Condvar::new(),
                 config,
@@ -178,11 +191,17 @@ impl Node {
         }
     }
 
-    /// A core has drained, or will never: called once for each core. After the last one, all of them end.
-    pub fn core_drained(&self) {
-        if self.drained.fetch_add(1, Ordering::AcqRel) + 1 == self.cores.len() {
+    /// A core has come this far with the shutdown. The last one wakes the others.
+    pub fn reach(&self, core: u16, ending: Ending) {
+        let before = self.cores[usize::from(core)].ending.fetch_max(ending as u8, Ordering::SeqCst);
+        if before < ending as u8 && self.all_reached(ending) {
             self.on_every_core(|_| ());
         }
+    }
+
+    /// Whether all cores have come this far.
+    pub fn all_reached(&self, ending: Ending) -> bool {
+        self.cores.iter().all(|door| door.ending.load(Ordering::SeqCst) >= ending as u8)
     }
 
     /// A core's thread has ended.

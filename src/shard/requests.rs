@@ -17,6 +17,13 @@ impl Shard {
     #[inline]
     pub fn on_frame(&self, id: ConnectionId, role: Role, frame: Frame<'_>, path: &Rc<dyn ReplyPath>) {
         match frame {
+            Frame::Request { .. } if role != Role::Accepted && self.is_flooded(id) => {
+                self.close(
+                    id,
+                    "it sends requests over a connection that we opened, and does not read the answers",
+                    true,
+                );
+            }
             Frame::Request { head, payload } => self.on_request(id, &head, payload, path),
             Frame::Reply { request, resolved, payload } => {
                 self.count(|counters| counters.replies_in += 1);
@@ -51,6 +58,11 @@ impl Shard {
         }
     }
 
+    fn is_flooded(&self, id: ConnectionId) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        connections.get(id).is_some_and(|c| c.writer.backlog() > self.node.config.outbox_bytes)
+    }
+
     #[inline]
     fn on_request(&self, id: ConnectionId, head: &RequestHead<'_>, payload: &[u8], path: &Rc<dyn ReplyPath>) {
         self.count(|counters| counters.requests_in += 1);
@@ -65,12 +77,14 @@ impl Shard {
                 self.dispatcher.deliver_bytes(endpoint, call, head.message, payload, path);
             }
             Some(core) => {
-                call.origin = Origin::Passed { core: self.core, connection: id };
+                let Some(remote) = path.peer_address(id) else { return };
+                call.origin = Origin::Passed { core: self.core, connection: id, remote };
                 let mut body = self.spares.borrow_mut().take();
                 body.extend_from_slice(payload);
                 let envelope = Envelope { call, message: head.message, body: Body::Bytes(body) };
-                self.count(|counters| counters.requests_passed += 1);
-                if self.lane_request(core, LaneItem::Request { endpoint, envelope }).is_err() {
+                if self.pass_on(core, endpoint, envelope).is_ok() {
+                    self.count(|counters| counters.requests_passed += 1);
+                } else {
                     self.count(|counters| counters.overloaded += 1);
                     call.origin = Origin::Peer(id);
                     let text = format!("the lane from core {} to core {core}", self.core);
@@ -114,7 +128,8 @@ impl Shard {
         match self.route_to_core(route) {
             Some(core) if core == self.core => self.dispatcher.cancel(endpoint, Origin::Peer(id), request),
             Some(core) => {
-                let origin = Origin::Passed { core: self.core, connection: id };
+                let Some(remote) = self.peer_address(id) else { return };
+                let origin = Origin::Passed { core: self.core, connection: id, remote };
                 // A full lane only means that the work is done in vain.
                 let _ = self.lane_request(core, LaneItem::Cancel { endpoint, origin, request });
             }

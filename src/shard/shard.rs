@@ -65,8 +65,8 @@ pub struct Shard {
     pub connections: RefCell<Connections>,
     /// Outboxes by peer index.
     pub outboxes: RefCell<Vec<Option<Outbox>>>,
-    /// Spare send buffers.
-    pub spares: RefCell<Spares>,
+    /// Spare buffers.
+    pub spares: Rc<RefCell<Spares>>,
     /// Lanes to and from other cores.
     pub lanes: RefCell<Lanes>,
     /// Timers.
@@ -89,14 +89,15 @@ impl Shard {
     pub fn new(node: Arc<Node>, core: u16, executor: Rc<Executor>) -> Shard {
         let limits = InboxLimits { messages: node.config.inbox_messages, bytes: node.config.inbox_bytes };
         let clock = now();
+        let spares = Rc::<RefCell<Spares>>::default();
         Shard {
             core,
-            dispatcher: Dispatcher::new(executor.clone(), limits),
+            dispatcher: Dispatcher::new(executor.clone(), limits, spares.clone()),
             executor,
             pending: RefCell::new(Pending::new(node.config.pending_asks)),
             connections: RefCell::default(),
             outboxes: RefCell::default(),
-            spares: RefCell::default(),
+            spares,
             lanes: RefCell::new(Lanes::new(node.cores.len())),
             timers: RefCell::new(TimerWheel::new(clock)),
             actions: RefCell::default(),
@@ -153,11 +154,14 @@ impl Shard {
         }
     }
 
-    /// Whether nothing is left that a shutdown waits for: no endpoint but the built-in one, nothing to send.
-    pub fn has_drained(&self) -> bool {
-        self.dispatcher.live() <= usize::from(self.verifier.get().is_some())
-            && self.connections.borrow().iter().all(|c| c.phase != Phase::Open || c.writer.backlog() == 0)
-            && self.lanes.borrow().is_clear()
+    /// Whether no handler runs any more: no endpoint is left but the built-in one, and what they sent is in the lanes.
+    pub fn is_quiet(&self) -> bool {
+        self.dispatcher.live() <= usize::from(self.verifier.get().is_some()) && self.lanes.borrow().is_clear()
+    }
+
+    /// Whether nothing is left to send to a peer.
+    pub fn is_clear(&self) -> bool {
+        self.connections.borrow().iter().all(|c| c.phase != Phase::Open || c.writer.backlog() == 0)
     }
 
     /// Ends what is left: asks fail, tasks and endpoints are dropped, connections close.
@@ -181,9 +185,11 @@ impl Shard {
         all.expired = dispatch.expired;
         all.cancelled = dispatch.cancelled;
         all.unknown_endpoint = dispatch.unknown;
+        all.inbox_messages = self.dispatcher.queued() as u64;
         all.connections = self.connections.borrow().len() as u64;
         all.pending_asks = self.pending.borrow().len() as u64;
         all.endpoints = self.dispatcher.live() as u64;
+        all.inbox_messages = self.dispatcher.queued() as u64;
         all.tasks = self.executor.live() as u64;
         all.timers = self.timers.borrow().len() as u64;
         all

@@ -40,6 +40,9 @@ pub enum SpawnError {
         /// The core.
         core: usize,
     },
+    /// The env is shutting down.
+    #[error("the env is shutting down")]
+    Stopped,
     /// The env has no core with this number.
     #[error("there is no core {core}; the env has {cores}")]
     NoSuchCore {

@@ -74,17 +74,14 @@ impl Shard {
     pub(super) fn on_ask_timeout(self: &Rc<Self>, key: AskKey) {
         let waiting = {
             let mut pending = self.pending.borrow_mut();
-            pending.waiting(key).map(|waiting| (waiting.via, waiting.timeout_ns, waiting.own_timeout))
+            pending.waiting(key).map(|waiting| (waiting.via, waiting.limit()))
         };
-        let Some((via, timeout_ns, own)) = waiting else { return };
+        let Some((via, (after, setting))) = waiting else { return };
         self.count(|counters| counters.timeouts += 1);
-        let error = AskError::Timeout {
-            target: self.describe(&via),
-            after: Duration::from_nanos(timeout_ns),
-            setting: if own { "the timeout given to ask_within" } else { "Config::ask_timeout" },
-        };
-        self.cancel(&via, key);
+        let error = AskError::Timeout { target: self.describe(&via), after, setting };
+        // In this order: a handler of this core that is stopped answers that it was, and must find nobody waiting.
         self.complete(key, Err(error));
+        self.cancel(&via, key);
     }
 }
 
