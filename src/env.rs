@@ -2,30 +2,22 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use crate::address::{Address, EndpointUri};
-use crate::config::{Config, CoreSet};
 use crate::dispatch::directory::Place;
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::verifier::{Found, Lookup, VERIFIER};
 use crate::endpoint_ref::EndpointRef;
-use crate::error::{AskError, Error, LookupError, RegisterError, SpawnError, StartError};
-use crate::executor::idle::Idle;
-use crate::host::thread::{self, Start, StartFailure};
-use crate::ring::{Capabilities, Feature};
+use crate::error::{AskError, Error, LookupError, RegisterError, SpawnError};
+use crate::ring::Capabilities;
 use crate::shard::ask::Destination;
 use crate::shard::counters::Snapshot;
 use crate::shard::current;
-use crate::shard::node::{Ending, Job, Node};
+use crate::shard::node::{Job, Node};
 use crate::shard::spawn::{JoinHandle, job};
 use crate::wire::failure::HandlerError;
 use crate::wire::frame::EndpointId;
@@ -49,166 +41,9 @@ impl Drop for Inner {
     }
 }
 
-/// How an env is to be: see [`RpcEnv::builder`].
-#[derive(Clone, Debug)]
-#[must_use = "nothing happens before `start`"]
-pub struct Builder {
-    name: String,
-    cores: CoreSet,
-    config: Config,
-    idle: Option<Idle>,
-    bind: Option<String>,
-    advertise: Option<String>,
-    without: Vec<Feature>,
-}
-
-impl Builder {
-    /// Which CPUs to use: all by default.
-    pub fn cores(mut self, cores: CoreSet) -> Builder {
-        self.cores = cores;
-        self
-    }
-
-    /// All limits at once.
-    pub fn config(mut self, config: Config) -> Builder {
-        self.config = config;
-        self
-    }
-
-    /// What a core does when it has nothing to do; wins over `Config::idle`.
-    pub fn idle(mut self, idle: Idle) -> Builder {
-        self.idle = Some(idle);
-        self
-    }
-
-    /// Listens on this `host:port`; port 0 means any. If the port is taken, the next ones are tried, up to
-    /// `Config::port_retries`. An unspecified host (`0.0.0.0`, `[::]`) wants [`advertise`](Self::advertise) beside it, or
-    /// refs that travel to other nodes lead nowhere: a warning says so. Without this the env listens nowhere and only asks others (client mode).
-    pub fn bind(mut self, address: impl Into<String>) -> Builder {
-        self.bind = Some(address.into());
-        self
-    }
-
-    /// The host that refs to this env's endpoints carry, if it differs from the one it listens on; the port is the one
-    /// that was bound.
-    pub fn advertise(mut self, host: impl Into<String>) -> Builder {
-        self.advertise = Some(host.into());
-        self
-    }
-
-    /// Does without a feature of the kernel although it is there: to see what it is worth, or to test the way around
-    /// it.
-    pub fn without(mut self, feature: Feature) -> Builder {
-        self.without.push(feature);
-        self
-    }
-
-    /// Starts the cores. Blocks until all of them run, or none does.
-    pub fn start(mut self) -> Result<RpcEnv, StartError> {
-        if self.name.is_empty() || self.name.len() > 255 || self.name.chars().any(char::is_control) {
-            let problem = format!("{:?} is no env name: 1 to 255 bytes without control characters", self.name);
-            return Err(StartError::Config(problem.into()));
-        }
-        if let Some(idle) = self.idle {
-            self.config.idle = idle;
-        }
-        self.config.check().map_err(|problem| StartError::Config(problem.into()))?;
-        let probed = Capabilities::probe()?;
-        let capabilities = self.without.iter().fold(probed, |capabilities, feature| capabilities.without(*feature));
-        for feature in Feature::ALL.into_iter().filter(|feature| !capabilities.has(*feature)) {
-            tracing::warn!(?feature, since = feature.since(), "doing without a feature of newer kernels");
-        }
-        let cpus = self.cores.cpus()?;
-        let node = Node::new(self.name, self.config, cpus.len());
-        let (listeners, address) = match &self.bind {
-            Some(bind) => {
-                let (listeners, bound) = listen(bind, cpus.len(), node.config.port_retries)?;
-                let wrong = |error| StartError::Config(format!("advertise: {error}").into());
-                let address = match &self.advertise {
-                    Some(host) => Address::new(host, bound.port()).map_err(wrong)?,
-                    None => {
-                        if bound.ip().is_unspecified() {
-                            tracing::warn!(%bound, "refs to this env lead nowhere from elsewhere: set advertise(host)");
-                        }
-                        Address::from(bound)
-                    }
-                };
-                // The first and only time that it is set.
-                let _ = node.advertised.set(address.to_string());
-                (listeners, Some(address))
-            }
-            None => (Vec::new(), None),
-        };
-        tracing::info!(env = node.name, address = node.advertised.get(), %capabilities, cores = ?cpus, "starting");
-        start_cores(&node, &cpus, listeners, &capabilities)?;
-        Ok(RpcEnv(Arc::new(Inner { node, address, capabilities })))
-    }
-}
-
-fn start_cores(
-    node: &Arc<Node>,
-    cpus: &[usize],
-    listeners: Vec<OwnedFd>,
-    capabilities: &Capabilities,
-) -> Result<(), StartError> {
-    let verifier = node.directory.reserve(VERIFIER, Place::EveryCore, cpus.len() as u32);
-    let verifier = verifier.unwrap_or(EndpointId(0));
-    let mut listeners = listeners.into_iter();
-    let (ready, outcomes) = sync_channel(cpus.len());
-    let mut failure = None;
-    for (core, &cpu) in cpus.iter().enumerate() {
-        let start = Start {
-            node: node.clone(),
-            core: core as u16,
-            cpu: Some(cpu),
-            listener: listeners.next(),
-            capabilities: capabilities.clone(),
-            verifier,
-            ready: ready.clone(),
-        };
-        if let Err(error) = thread::spawn(start) {
-            failure.get_or_insert(StartError::Thread { core, cause: error.to_string().into() });
-            node.reach(core as u16, Ending::Clear);
-            node.core_ended();
-        }
-    }
-    drop(ready);
-    let mut running = 0;
-    for outcome in outcomes {
-        match outcome {
-            Ok(()) => running += 1,
-            Err(StartFailure::Ring(error)) => failure = failure.or(Some(StartError::Ring(error))),
-            Err(StartFailure::Thread(core, error)) => {
-                let core = usize::from(core);
-                failure = failure.or(Some(StartError::Thread { core, cause: error.to_string().into() }));
-            }
-        }
-    }
-    if running < cpus.len() {
-        failure.get_or_insert_with(|| StartError::Thread { core: running, cause: "its thread panicked".into() });
-    }
-    match failure {
-        None => Ok(()),
-        Some(failure) => {
-            node.shutdown(Duration::ZERO);
-            node.await_end(None);
-            Err(failure)
-        }
-    }
-}
-
 impl RpcEnv {
-    /// Begins an env with this name, which appears in logs and thread names.
-    pub fn builder(name: impl Into<String>) -> Builder {
-        Builder {
-            name: name.into(),
-            cores: CoreSet::all(),
-            config: Config::default(),
-            idle: None,
-            bind: None,
-            advertise: None,
-            without: Vec::new(),
-        }
+    pub(crate) fn started(node: Arc<Node>, address: Option<Address>, capabilities: Capabilities) -> RpcEnv {
+        RpcEnv(Arc::new(Inner { node, address, capabilities }))
     }
 
     /// The env's name.
@@ -226,7 +61,7 @@ impl RpcEnv {
         self.0.node.cores.len()
     }
 
-    /// What the kernel offers, less what [`Builder::without`] left out.
+    /// What the kernel offers, less what [`Builder::without`](crate::Builder::without) left out.
     pub fn capabilities(&self) -> &Capabilities {
         &self.0.capabilities
     }
@@ -472,52 +307,4 @@ fn found_or_not(
         }
         Err(error) => Err(LookupError::Ask { uri: uri.into(), error }),
     }
-}
-
-/// One listening socket per core, all on one port, so that the kernel spreads connections over the cores.
-fn listen(bind: &str, cores: usize, retries: u16) -> Result<(Vec<OwnedFd>, SocketAddr), StartError> {
-    let cannot = |cause: String| StartError::Bind { address: bind.into(), cause: cause.into() };
-    let wished: Address = bind.parse().map_err(|error: crate::address::AddressError| cannot(error.to_string()))?;
-    let resolved = (wished.host().trim_matches(['[', ']']), wished.port()).to_socket_addrs();
-    let resolved = resolved.map_err(|error| cannot(error.to_string()))?.next();
-    let mut address = resolved.ok_or_else(|| cannot("the host has no address".into()))?;
-    let first = wished.port();
-    let last = if first == 0 { 0 } else { first.saturating_add(retries) };
-    for port in first..=last {
-        address.set_port(port);
-        match listen_on(address, cores) {
-            Ok(listening) => return Ok(listening),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(error) => return Err(cannot(error.to_string())),
-        }
-    }
-    Err(StartError::PortsTaken { host: wished.host().into(), first, last })
-}
-
-fn listen_on(mut address: SocketAddr, cores: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
-    let domain = Domain::for_address(address);
-    let open = || Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
-    // The first socket listens without SO_REUSEPORT: two envs must not share a port by accident. Only `listen` settles
-    // who has it, since SO_REUSEADDR, which passes lingering connections of an earlier run, lets two sockets bind. The
-    // first opens the port for the others while it holds it.
-    let first = open()?;
-    first.set_reuse_address(true)?;
-    first.bind(&address.into())?;
-    first.listen(1024)?;
-    if address.port() == 0 {
-        let bound = first.local_addr()?.as_socket();
-        address.set_port(bound.map_or(0, |bound| bound.port()));
-    }
-    first.set_reuse_port(true)?;
-    let listener = |_| {
-        let socket = open()?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(1024)?;
-        Ok(OwnedFd::from(socket))
-    };
-    let others = (1..cores).map(listener);
-    let listeners: io::Result<Vec<OwnedFd>> = [Ok(OwnedFd::from(first))].into_iter().chain(others).collect();
-    Ok((listeners?, address))
 }

@@ -46,6 +46,7 @@ compile_error!("ringpost needs Linux and its io_uring: see LINUX-ONLY.md");
 compile_error!("ringpost needs a 64-bit target: see LINUX-ONLY.md");
 
 mod address;
+mod builder;
 mod config;
 mod endpoint_ref;
 mod env;
@@ -72,11 +73,12 @@ pub mod shard;
 pub mod wire;
 
 pub use address::{Address, AddressError};
+pub use builder::Builder;
 pub use config::{Config, CoreSet};
 pub use dispatch::context::{CallContext, Caller};
 pub use dispatch::endpoint::{Endpoint, Handle, HandleSync, Handlers};
 pub use endpoint_ref::{Asking, EndpointRef};
-pub use env::{Builder, RpcEnv};
+pub use env::RpcEnv;
 pub use error::{
     AskError, Error, HandlerError, JoinError, LookupError, NameError, RegisterError, SendError, SetupError, SpawnError,
     StartError,

@@ -1,6 +1,6 @@
 //! All figures as JSON: an array of objects, ringpost and floor of each row.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path as FilePath;
 
@@ -52,12 +52,15 @@ impl Record {
     }
 }
 
-/// Writes the file, over whatever it held.
+/// Writes the file, over whatever it held, and makes its folder if there is none.
 pub(crate) fn write(file: &FilePath, rows: &[Row]) -> io::Result<()> {
     let mut records = Vec::new();
     for row in rows {
         records.push(Record::new("ringpost", &row.run, &row.ringpost));
         records.extend(row.floor.as_ref().map(|floor| Record::new("floor", &row.run, floor)));
+    }
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
     }
     let mut out = BufWriter::new(File::create(file)?);
     serde_json::to_writer_pretty(&mut out, &records)?;

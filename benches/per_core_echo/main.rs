@@ -31,7 +31,7 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
-/// One finished row: of each side the round with the median p50.
+/// One finished row: of each side the median round, by p50 with one ask in flight and by rate with more.
 pub(crate) struct Row {
     pub(crate) run: Run,
     pub(crate) ringpost: Sample,
@@ -104,8 +104,9 @@ fn measure(plan: &Plan, cpus: &Cpus) -> Result<Vec<Row>, Error> {
         .iter()
         .zip(sides)
         .map(|(&run, (ringpost, floor))| {
-            let ringpost = Sample::median(ringpost).ok_or("no round was measured")?;
-            Ok(Row { run, ringpost, floor: Sample::median(floor) })
+            let by_rate = !run.is_ping_pong();
+            let ringpost = Sample::median(ringpost, by_rate).ok_or("no round was measured")?;
+            Ok(Row { run, ringpost, floor: Sample::median(floor, by_rate) })
         })
         .collect()
 }

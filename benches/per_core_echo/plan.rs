@@ -157,7 +157,8 @@ impl Plan {
         let mut plan = Plan { runs, rounds: ROUNDS, span: Span { warm: Duration::ZERO, steady: Duration::ZERO } };
         let share = if options.quick { QUICK } else { FULL } / plan.slots().max(1);
         let share = share.min(LONGEST);
-        let warm = share / 6;
+        // Long enough for queues and tables to have grown to what they will hold.
+        let warm = share / 3;
         let steady = options.seconds.map_or(share - warm, |seconds| seconds / ROUNDS);
         plan.span = Span { warm, steady };
         plan

@@ -101,7 +101,8 @@ impl Shard {
     /// Sends a request or a cancellation; drops it if the lane and its overflow are full.
     pub fn lane_request(&self, core: u16, item: LaneItem) -> Result<(), LaneFull> {
         // What is refused is dropped out here, where the lanes are not borrowed: its drop is the user's code.
-        self.with_lane(core, |to| to.lane.try_send(item)).map_err(|_| LaneFull)
+        let refused = self.with_lane(core, |to| to.lane.try_send(item).err());
+        if refused.is_none() { Ok(()) } else { Err(LaneFull) }
     }
 
     /// Sends an answer. It is never refused: there is at most one for each request that the other core sent, and
@@ -145,13 +146,13 @@ impl Shard {
         }
         let add = |to: &mut To| {
             to.bytes.fetch_add(size, Ordering::Relaxed);
-            let sent = to.lane.try_send(LaneItem::Request { endpoint, envelope });
-            if sent.is_err() {
+            let refused = to.lane.try_send(LaneItem::Request { endpoint, envelope }).err();
+            if refused.is_some() {
                 to.bytes.fetch_sub(size, Ordering::Relaxed);
             }
-            sent
+            refused
         };
-        self.with_lane(core, add).map_err(|_| LaneFull)
+        if self.with_lane(core, add).is_none() { Ok(()) } else { Err(LaneFull) }
     }
 
     /// Takes up to `budget` items from each lane, in order.
