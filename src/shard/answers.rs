@@ -15,7 +15,7 @@ use crate::net::pending::{AskKey, Forgotten, Via};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, Resolved};
 
-/// How long a peer may take no byte while too much waits for it: 1 s.
+/// How long a peer may take for one send while too much waits behind it: 1 s.
 const STUCK_NS: u64 = 1_000_000_000;
 
 impl ReplyPath for Shard {
@@ -170,16 +170,16 @@ impl Shard {
         }
     }
 
-    /// Whether much waits for a peer that has not read for a while. Reading stops at `Config::outbox_bytes`, but
-    /// requests that were queued before are still answered: this bounds what they add.
+    /// Whether much waits for a peer that has not taken the last send for a while. Reading stops at
+    /// `Config::outbox_bytes`, but requests that were queued before are still answered: this bounds what they add.
     fn is_hopeless(&self, connection: &Connection) -> bool {
-        let bound = 4 * self.node.config.outbox_bytes + self.node.config.max_frame as usize;
+        let bound = self.node.config.outbox_bytes.saturating_mul(4).saturating_add(self.node.config.max_frame as usize);
         connection.writer.backlog() > bound && connection.writer.stuck_for(self.clock()) > STUCK_NS
     }
 
     fn close_slow_peer(&self, id: ConnectionId) {
         self.count(|counters| counters.slow_peers_closed += 1);
-        self.close(id, "it does not read its answers, and far more than Config::outbox_bytes wait for it", true);
+        self.close(id, "it reads its answers too slowly: far more than Config::outbox_bytes wait for it", true);
     }
 
     fn answer_frame(&self, call: &Call, answer: Answer<'_>) -> Vec<u8> {

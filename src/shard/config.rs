@@ -21,7 +21,7 @@ pub struct Config {
     pub max_frame: u32,
     /// Messages that wait in an endpoint's inbox: 4,096.
     pub inbox_messages: usize,
-    /// Bytes of encoded messages that wait in an endpoint's inbox: 64 MiB.
+    /// Bytes of encoded messages that wait in an endpoint's inbox, or in a lane from one core to another: 64 MiB.
     pub inbox_bytes: usize,
     /// Bytes that wait to be sent over one connection, or for one: 4 MiB. An ask above it is refused; a peer that does
     /// not read its answers gets no further request handled.
@@ -42,7 +42,7 @@ pub struct Config {
     pub ask_timeout: Duration,
     /// How long a look-up waits: 5 s.
     pub lookup_timeout: Duration,
-    /// How long a connection attempt may take, name resolution included: 3 s.
+    /// How long the resolution of a host name may take, and each attempt to connect to one of its addresses: 3 s.
     pub connect_timeout: Duration,
     /// How long a new connection may take to say its hello: 5 s.
     pub handshake_timeout: Duration,

@@ -18,11 +18,9 @@ impl Shard {
     pub fn on_frame(&self, id: ConnectionId, role: Role, frame: Frame<'_>, path: &Rc<dyn ReplyPath>) {
         match frame {
             Frame::Request { .. } if role != Role::Accepted && self.is_flooded(id) => {
-                self.close(
-                    id,
-                    "it sends requests over a connection that we opened, and does not read the answers",
-                    true,
-                );
+                self.count(|counters| counters.protocol_errors += 1);
+                let cause = "it sends requests over a connection that we opened while Config::outbox_bytes wait for it";
+                self.close(id, cause, true);
             }
             Frame::Request { head, payload } => self.on_request(id, &head, payload, path),
             Frame::Reply { request, resolved, payload } => {

@@ -184,8 +184,7 @@ impl Shard {
         all.overloaded += dispatch.overloaded;
         all.expired = dispatch.expired;
         all.cancelled = dispatch.cancelled;
-        all.unknown_endpoint = dispatch.unknown;
-        all.inbox_messages = self.dispatcher.queued() as u64;
+        all.unknown_endpoint += dispatch.unknown;
         all.connections = self.connections.borrow().len() as u64;
         all.pending_asks = self.pending.borrow().len() as u64;
         all.endpoints = self.dispatcher.live() as u64;
