@@ -1,6 +1,7 @@
 //! One request on its way through a handler, and the way back for its answer.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::ConnectionId;
 use crate::wire::codec::{self, CodecError};
-use crate::wire::failure::{FailureCode, HandlerError};
+use crate::wire::failure::{FailureCode, HandlerError, panic_text};
 use crate::wire::frame::{EndpointId, Resolved};
 
 /// A deadline that never comes, in nanoseconds of the core's clock.
@@ -80,6 +81,19 @@ pub trait Reply {
 }
 
 struct ReplyValue<R>(Option<R>);
+
+impl<R> Drop for ReplyValue<R> {
+    #[inline]
+    fn drop(&mut self) {
+        // Left here if it was sent as bytes. Its drop is user code, and the core's loop is right above.
+        if let Some(value) = self.0.take()
+            && std::mem::needs_drop::<R>()
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value)))
+        {
+            tracing::error!(panic = panic_text(&*panic), "the drop of a reply panicked");
+        }
+    }
+}
 
 impl<R: Serialize + Send + 'static> Reply for ReplyValue<R> {
     #[inline]

@@ -261,23 +261,31 @@ impl Dispatcher {
     pub fn run(&self, token: u32, budget: usize, path: &Rc<dyn ReplyPath>) -> usize {
         let slot = self.slots.borrow().get(token as usize).cloned().flatten();
         let Some(slot) = slot else { return 0 };
-        if slot.phase.get() != Phase::Idle && !self.resume(&slot, path) {
+        let handled = self.run_slot(&slot, budget, path);
+        // If it has ended this was the last share of it, and the endpoint's own drop may run any code.
+        contain(|| drop(slot));
+        handled
+    }
+
+    #[inline]
+    fn run_slot(&self, slot: &Rc<Slot>, budget: usize, path: &Rc<dyn ReplyPath>) -> usize {
+        if slot.phase.get() != Phase::Idle && !self.resume(slot, path) {
             return 0;
         }
         for handled in 0..budget {
             if slot.phase.get() != Phase::Idle {
                 return handled;
             }
-            let next = self.pop(&slot);
+            let next = self.pop(slot);
             let Some(mut envelope) = next else {
                 if slot.closing.get() {
                     slot.phase.set(Phase::Stopping);
-                    self.resume_stop(&slot);
+                    self.resume_stop(slot);
                 }
                 return handled;
             };
             if path.is_wanted(&envelope.call) {
-                self.handle(&slot, envelope.call, envelope.message, envelope.body.payload(), path);
+                self.handle(slot, envelope.call, envelope.message, envelope.body.payload(), path);
             } else {
                 self.count(|stats| stats.cancelled += 1);
             }

@@ -29,8 +29,9 @@ pub trait Endpoint: Sized + 'static {
         std::future::ready(())
     }
 
-    /// A handler, or `on_stop`, returned an error or panicked. The asker, if there is one, is told in any case. Logs
-    /// a warning by default.
+    /// A handler, or `on_stop`, returned an error or panicked. The asker, if there is one, has been answered by then; an
+    /// answer to another core or a peer leaves at the end of the turn, so this must not block either. Logs a warning by
+    /// default.
     fn on_error(&mut self, error: &HandlerError) {
         tracing::warn!(endpoint = std::any::type_name::<Self>(), %error, "a handler failed");
     }

@@ -4,6 +4,9 @@ use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::wire::failure::panic_text;
 
 /// Room for a small value, or for the pointer to a large one.
 ///
@@ -128,9 +131,18 @@ impl Parcel {
 impl Drop for Parcel {
     #[inline]
     fn drop(&mut self) {
+        let (drop, space) = (self.kind.drop, &mut self.space);
         // SAFETY: `kind` was made by `new` for the type of the value in `space`; `take` never lets an emptied parcel come
         // here, and nothing can use the space after this.
-        unsafe { (self.kind.drop)(&mut self.space) }
+        let dropping = AssertUnwindSafe(|| unsafe { drop(space) });
+        // Parcels are dropped all over a core's loop, and the value's drop is user code: its panic ends here.
+        if let Err(panic) = catch_unwind(dropping) {
+            tracing::error!(
+                panic = panic_text(&*panic),
+                kind = self.type_name(),
+                "the drop of a message or reply panicked"
+            );
+        }
     }
 }
 

@@ -128,7 +128,7 @@ impl AskError {
             FailureCode::Panicked => AskError::Handler { target, error: HandlerError::panicked(text) },
             FailureCode::Overloaded => AskError::Overloaded {
                 queue: if text.is_empty() { target } else { reason() },
-                remedy: "send more slowly, or raise the bounds of its queues in the receiver's Config",
+                remedy: "send more slowly, or raise Config::inbox_messages, or the bound of that queue, at the receiver",
             },
             FailureCode::NeverReplied => AskError::NeverReplied { target },
             FailureCode::Stopped => AskError::Stopped { target },

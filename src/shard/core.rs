@@ -78,21 +78,20 @@ impl Core {
             if self.shard.closing.get().is_some() && self.has_ended() {
                 break;
             }
-            let more = self.flush();
+            let busy = self.flush() || self.shard.executor.ready_len() > 0 || self.owes_quiet();
+            // What is to be sent leaves before the bookkeeping. A core that is about to sleep sends as it does.
+            if self.ring.wants_enter() && (busy || !matches!(self.idle.spin_for(), SpinFor::No)) {
+                self.ring.submit()?;
+            }
             if happened {
                 self.shard.count(|counters| counters.turns += 1);
                 self.publish();
             }
-            if more || self.shard.executor.ready_len() > 0 {
-                if self.ring.wants_enter() {
-                    self.ring.submit()?;
-                }
-                if !happened {
-                    // A full lane: its core may want this CPU.
-                    std::thread::yield_now();
-                }
-            } else {
+            if !busy {
                 self.idle()?;
+            } else if !happened {
+                // A full lane: its core may want this CPU.
+                std::thread::yield_now();
             }
         }
         self.end()
@@ -280,12 +279,9 @@ impl Core {
 
     /// Nothing is left to do: spin for a while, then sleep.
     fn idle(&mut self) -> io::Result<()> {
-        if self.ring.wants_enter() && !matches!(self.idle.spin_for(), SpinFor::No) {
-            self.ring.submit()?;
-            // Our own sends complete at once as a rule: that says nothing about how soon others answer.
-            if self.ring.has_completions() {
-                return Ok(());
-            }
+        // Our own sends complete at once as a rule: that says nothing about how soon others answer.
+        if self.ring.has_completions() {
+            return Ok(());
         }
         let began = now();
         let until = match self.idle.spin_for() {
@@ -383,6 +379,12 @@ impl Core {
         }
         let deadline = self.shard.closing.get().unwrap_or(u64::MAX);
         node.all_reached(Ending::Clear) || self.shard.clock() >= deadline
+    }
+
+    /// Whether the flush has just made this core quiet: it must not sleep before it has told the others, since nobody
+    /// wakes it for that.
+    fn owes_quiet(&self) -> bool {
+        self.shard.closing.get().is_some() && self.ending < Ending::Quiet && self.shard.is_quiet()
     }
 
     /// Closes everything that is left.
