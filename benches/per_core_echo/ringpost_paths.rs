@@ -19,7 +19,7 @@ use crate::message::{Allocations, AnyPayload, Counter, Echo, Echoed, Payload};
 use crate::plan::{IdlePolicy, Path, Run};
 use crate::sample::{Meter, Sample, Span};
 
-/// How long an env may take to stop.
+/// How long an env may take to finish what is queued; then it is stopped.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// Starts the envs of `run`, asks for as long as `span` says, stops them.
@@ -35,10 +35,10 @@ pub(crate) fn measure(run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Erro
         4096 => ask_on_all::<Payload<4096>>(&stage, run, span),
         _ => ask_on_all::<AnyPayload>(&stage, run, span),
     };
-    for env in &stage.envs {
-        env.shutdown(SHUTDOWN);
-    }
-    result
+    let stopped = stage.stop();
+    let sample = result?;
+    stopped?;
+    Ok(sample)
 }
 
 /// The envs of one run and who asks whom.
@@ -102,6 +102,19 @@ impl Stage {
         let env = RpcEnv::builder("bench").cores(core_set(cpus, 0..1)).idle(idle(run.idle)).start()?;
         let targets = vec![vec![env.register_on(0, "echo", || Echo)?]];
         Ok(Stage { envs: vec![Arc::new(env)], targets, counters: Vec::new() })
+    }
+
+    /// Waits until all cores have ended: one that still runs would take its CPU from the next measurement.
+    fn stop(&self) -> Result<(), Error> {
+        for env in &self.envs {
+            env.shutdown(SHUTDOWN);
+        }
+        for env in &self.envs {
+            if !env.await_termination_for(2 * SHUTDOWN)? {
+                return Err(format!("env {} has not stopped within {:?}", env.name(), 2 * SHUTDOWN).into());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -67,10 +67,14 @@ impl Meter {
 }
 
 /// A meter that opens and closes by itself, for loops that own their thread.
+///
+/// The counted time starts when the meter really opens: a thread that was off its CPU when the warm-up should have
+/// ended still counts for as long as it was told to, and counts at least one round trip.
 pub(crate) struct TimedMeter {
     meter: Meter,
     opens: Instant,
     closes: Instant,
+    steady: Duration,
 }
 
 impl TimedMeter {
@@ -78,19 +82,23 @@ impl TimedMeter {
     pub(crate) fn start(span: Span) -> Result<TimedMeter, Error> {
         let meter = Meter::new()?;
         let opens = Instant::now() + span.warm;
-        Ok(TimedMeter { meter, opens, closes: opens + span.steady })
+        Ok(TimedMeter { meter, opens, closes: opens + span.steady, steady: span.steady })
     }
 
     /// Counts one round trip; false means the time is over.
     #[inline]
     pub(crate) fn record(&mut self, sent: Instant, now: Instant) -> bool {
-        if !self.meter.record(sent, now) && now >= self.opens {
-            self.meter.open(now);
+        if self.meter.record(sent, now) {
+            return now < self.closes;
         }
-        now < self.closes
+        if now >= self.opens {
+            self.meter.open(now);
+            self.closes = now + self.steady;
+        }
+        true
     }
 
-    /// When the time is over.
+    /// When the time is over, as far as is known before the meter has opened.
     pub(crate) fn closes(&self) -> Instant {
         self.closes
     }
