@@ -115,7 +115,7 @@ impl Ring {
             sockets: Sockets::default(),
             backlog: VecDeque::new(),
             starved: VecDeque::new(),
-            waking: Vec::new(),
+            waking: Vec::with_capacity(16),
             waker,
             door,
             capabilities,
