@@ -64,7 +64,7 @@ pub enum StartError {
         cause: Arc<str>,
     },
     /// The wished port and all that may be tried instead are taken.
-    #[error("ports {first} to {last} of {host} are all taken: choose another, or raise Config::port_retries")]
+    #[error("{}: choose another port, or raise Config::port_retries", taken(host, *first, *last))]
     PortsTaken {
         /// The host part of the bind address.
         host: Arc<str>,
@@ -81,6 +81,14 @@ pub enum StartError {
         /// What the system said.
         cause: Arc<str>,
     },
+}
+
+fn taken(host: &str, first: u16, last: u16) -> String {
+    match (first, last) {
+        (0, _) => format!("no port of {host} is free"),
+        _ if first == last => format!("port {first} of {host} is taken"),
+        _ => format!("ports {first} to {last} of {host} are all taken"),
+    }
 }
 
 /// Why an endpoint was not registered. Its name is free again.

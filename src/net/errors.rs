@@ -93,7 +93,7 @@ pub enum AskError {
         cause: Arc<str>,
     },
     /// No connection to the peer could be made; nothing was sent.
-    #[error("cannot connect to {peer}: {cause}")]
+    #[error("cannot connect to {peer}: {cause}; does an env listen there?")]
     Unreachable {
         /// The address of the peer.
         peer: Arc<str>,
