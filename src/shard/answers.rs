@@ -113,23 +113,19 @@ impl Shard {
             let mut pending = self.pending.borrow_mut();
             pending.waiting(key).map(|waiting| (waiting.via, waiting.message, waiting.limit()))
         };
-        if asked.is_none() {
-            self.count(|counters| counters.replies_late += 1);
-        }
-        let error = asked.map(|(via, (message, version), (after, setting))| {
-            let target = self.describe(&via);
-            match code {
-                // The receiver saw the time run out a moment before this core does.
-                FailureCode::Expired => AskError::Timeout { target, after, setting },
-                FailureCode::UnknownMessage => {
-                    AskError::UnknownMessage { target, message: format!("{message} v{version}: {text}").into() }
-                }
-                code => AskError::from_failure(code, text, target),
+        let Some((via, (message, version), (after, setting))) = asked else {
+            return self.count(|counters| counters.replies_late += 1);
+        };
+        let target = self.describe(&via);
+        let error = match code {
+            // The receiver saw the time run out a moment before this core does.
+            FailureCode::Expired => AskError::Timeout { target, after, setting },
+            FailureCode::UnknownMessage => {
+                AskError::UnknownMessage { target, message: format!("{message} v{version}: {text}").into() }
             }
-        });
-        if let Some(error) = error {
-            self.complete(key, Err(error));
-        }
+            code => AskError::from_failure(code, text, target),
+        };
+        self.complete(key, Err(error));
     }
 
     /// The endpoint that an ask went to, for people.

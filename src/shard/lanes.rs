@@ -102,13 +102,22 @@ impl Shard {
     pub fn lane_request(&self, core: u16, item: LaneItem) -> Result<(), LaneFull> {
         // What is refused is dropped out here, where the lanes are not borrowed: its drop is the user's code.
         let refused = self.with_lane(core, |to| to.lane.try_send(item).err());
-        if refused.is_none() { Ok(()) } else { Err(LaneFull) }
+        self.sent_unless(refused.is_some())
+    }
+
+    fn sent_unless(&self, refused: bool) -> Result<(), LaneFull> {
+        if refused {
+            return Err(LaneFull);
+        }
+        self.count(|counters| counters.lane_sent += 1);
+        Ok(())
     }
 
     /// Sends an answer. It is never refused: there is at most one for each request that the other core sent, and
     /// those are bounded there.
     pub fn lane_answer(&self, core: u16, item: LaneItem) {
         self.with_lane(core, |to| to.lane.send(item));
+        self.count(|counters| counters.lane_sent += 1);
     }
 
     fn with_lane<R>(&self, core: u16, send: impl FnOnce(&mut To) -> R) -> R {
@@ -124,7 +133,6 @@ impl Shard {
         if !lanes.touched.contains(&core) {
             lanes.touched.push(core);
         }
-        self.count(|counters| counters.lane_sent += 1);
         send(sender)
     }
 
@@ -152,7 +160,8 @@ impl Shard {
             }
             refused
         };
-        if self.with_lane(core, add).is_none() { Ok(()) } else { Err(LaneFull) }
+        let refused = self.with_lane(core, add);
+        self.sent_unless(refused.is_some())
     }
 
     /// Takes up to `budget` items from each lane, in order.
