@@ -3,13 +3,12 @@
 mod common;
 
 use std::cell::Cell;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::echo::{Echo, Hang, cut, dialler, echo_blocking, echo_once, host, on_core, payload, until, within};
+use common::echo::{Echo, Hang, cut, dialler, echo_blocking, echo_once, host, on_core, payload, within};
+use common::process::{Process, serve_until_told};
 use common::{LIMIT, bounded, builder, config, eventually, kind};
 use ringpost::{AskError, Config, RpcEnv};
 
@@ -17,8 +16,7 @@ const BIND: &str = "RINGPOST_TEST_SERVER_BIND";
 /// How many endpoints are registered before the others, so that two runs of a server give them different ids.
 const DECOYS: &str = "RINGPOST_TEST_SERVER_DECOYS";
 
-/// Not a test: it is the program of the server processes that the tests below start. It ends with its standard input,
-/// so it does not outlive the test that started it.
+/// Not a test: it is the program of the server processes that the tests below start.
 #[test]
 #[ignore = "the server process of the other tests"]
 fn server_process() {
@@ -29,74 +27,13 @@ fn server_process() {
         env.register(&format!("decoy{number}"), || common::echo::Hanging).unwrap();
     }
     host(&env);
-    println!("\n{}", env.address().unwrap());
-    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    serve_until_told(&env);
     cut([env]);
 }
 
-/// This program once more, as a server.
-struct Server {
-    child: Child,
-    address: String,
-    _stdin: ChildStdin,
-}
-
-impl Server {
-    fn start(bind: &str, decoys: usize) -> Server {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "server_process"])
-            .env(BIND, bind)
-            .env(DECOYS, decoys.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let (tell, told) = mpsc::channel();
-        std::thread::spawn(move || {
-            // It reads on after the address, so that the server never waits for room in the pipe.
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if line.starts_with("127.0.0.1:") {
-                    let _ = tell.send(line);
-                }
-            }
-        });
-        let address = told.recv_timeout(LIMIT).expect("the server process tells its address");
-        Server { child, address, _stdin: stdin }
-    }
-
-    fn uri(&self, name: &str) -> String {
-        format!("ringpost://{name}@{}", self.address)
-    }
-
-    fn id(&self) -> libc::pid_t {
-        libc::pid_t::try_from(self.child.id()).unwrap()
-    }
-
-    /// Stops the process, and waits until none of its threads runs.
-    fn freeze(&self) {
-        // SAFETY: the call takes no memory; the process is our child and has not been waited for.
-        assert_eq!(unsafe { libc::kill(self.id(), libc::SIGSTOP) }, 0);
-        until("the server is stopped", || {
-            let mut status = 0;
-            // SAFETY: as above; `status` is ours and outlives the call. A stopped child stays to be waited for.
-            let id = unsafe { libc::waitpid(self.id(), &mut status, libc::WNOHANG | libc::WUNTRACED) };
-            id == self.id() && libc::WIFSTOPPED(status)
-        });
-    }
-
-    fn thaw(&self) {
-        // SAFETY: as in `freeze`.
-        assert_eq!(unsafe { libc::kill(self.id(), libc::SIGCONT) }, 0);
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has ended already if the test killed it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A server process.
+fn started(bind: &str, decoys: usize) -> Process {
+    Process::start("server_process", &[(BIND, bind), (DECOYS, &decoys.to_string())])
 }
 
 /// From nothing to 1 MiB: mostly small, one in five hundred large.
@@ -140,7 +77,7 @@ async fn asks(uri: String, env: RpcEnv, count: u64, window: usize, tell: mpsc::S
 fn every_answer_of_another_process_is_the_right_one() {
     const COUNT: u64 = 20_000;
     bounded(|| {
-        let server = Server::start("127.0.0.1:0", 0);
+        let server = started("127.0.0.1:0", 0);
         let client = dialler(config());
         let (env, uri) = (client.clone(), server.uri("echo"));
         let (answered, errors) = on_core(&client, move || asks(uri, env, COUNT, 256, mpsc::channel().0));
@@ -155,7 +92,7 @@ fn every_answer_of_another_process_is_the_right_one() {
 fn a_server_that_is_killed_ends_every_ask_promptly_by_name() {
     const WINDOW: usize = 256;
     bounded(|| {
-        let mut server = Server::start("127.0.0.1:0", 0);
+        let mut server = started("127.0.0.1:0", 0);
         let client = dialler(Config { ask_timeout: LIMIT * 10, ..config() });
         let hang = client.endpoint_ref(&server.uri("hang")).unwrap();
         let hanging: Vec<_> = (0..100).map(|_| hang.ask(Hang)).collect();
@@ -194,7 +131,7 @@ fn a_server_that_is_killed_ends_every_ask_promptly_by_name() {
 fn asks_to_a_stopped_server_end_by_their_timeout_and_later_ones_are_answered() {
     const TIMEOUT: Duration = Duration::from_millis(400);
     bounded(|| {
-        let server = Server::start("127.0.0.1:0", 0);
+        let server = started("127.0.0.1:0", 0);
         let client = dialler(config());
         let echo = client.endpoint_ref(&server.uri("echo")).unwrap();
         echo_blocking(&echo, 1, 100).unwrap();
@@ -223,21 +160,20 @@ fn asks_to_a_stopped_server_end_by_their_timeout_and_later_ones_are_answered() {
 #[test]
 fn a_ref_works_again_after_its_server_was_started_again() {
     bounded(|| {
-        let mut server = Server::start("127.0.0.1:0", 0);
+        let mut server = started("127.0.0.1:0", 0);
         let pause = Duration::from_millis(20);
         let client = dialler(Config { backoff_first: pause, backoff_last: pause, ..config() });
         let echo = client.endpoint_ref(&server.uri("echo")).unwrap();
         echo_blocking(&echo, 1, 100).unwrap();
         for decoys in 1..=3 {
-            server.child.kill().unwrap();
-            server.child.wait().unwrap();
+            server.kill();
             match echo_blocking(&echo, 2, 100) {
                 Err(AskError::Disconnected { peer, .. } | AskError::Unreachable { peer, .. }) => {
                     assert_eq!(*peer, *server.address);
                 }
                 other => panic!("nobody is there: {other:?}"),
             }
-            server = Server::start(&server.address, decoys);
+            server = started(&server.address, decoys);
             // Its endpoints have other ids this time, which the ref has to find out by itself. The first ask may still
             // be told that an attempt failed which was made before the server was there.
             let end = Instant::now() + LIMIT;

@@ -6,6 +6,7 @@ pub(crate) mod echo;
 pub(crate) mod gate;
 pub(crate) mod log;
 pub(crate) mod memory;
+pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod scene;
 
