@@ -106,7 +106,7 @@ impl Builder {
             tracing::warn!(?feature, since = feature.since(), "doing without a feature of newer kernels");
         }
         let cpus = self.cores.cpus()?;
-        let node = Node::new(self.name, self.config, cpus.len());
+        let node = Node::new(self.name, self.config, cpus.len(), capabilities.clone());
         let (listeners, address) = match &self.bind {
             Some(bind) => {
                 let (listeners, bound) = listen(bind, cpus.len(), node.config.port_retries)?;
@@ -128,7 +128,7 @@ impl Builder {
         };
         tracing::info!(env = node.name, address = node.advertised.get(), %capabilities, cores = ?cpus, "starting");
         start_cores(&node, &cpus, listeners, &capabilities)?;
-        Ok(RpcEnv::started(node, address, capabilities))
+        Ok(RpcEnv::started(node, address))
     }
 }
 

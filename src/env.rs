@@ -24,26 +24,37 @@ use crate::wire::frame::EndpointId;
 
 /// One node: cores, endpoints on them, and an address if it listens.
 ///
-/// A handle; clones mean the same env. When the last one is dropped the env begins to shut down, as with
-/// [`shutdown`](RpcEnv::shutdown) and `Config::drain`, and nobody waits for it.
+/// A handle; clones mean the same env. When the last one of those that came from [`start`](crate::Builder::start) is
+/// dropped the env begins to shut down, as with [`shutdown`](RpcEnv::shutdown) and `Config::drain`, and nobody waits for
+/// it. Handles that an endpoint got from its [context](crate::EndpointContext::env) do not hold it up.
 #[derive(Clone)]
 pub struct RpcEnv(Arc<Inner>);
 
 struct Inner {
     node: Arc<Node>,
     address: Option<Address>,
-    capabilities: Capabilities,
+    /// Whether the env ends with this.
+    owner: bool,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.node.shutdown(self.node.config.drain);
+        if self.owner {
+            self.node.shutdown(self.node.config.drain);
+        }
     }
 }
 
 impl RpcEnv {
-    pub(crate) fn started(node: Arc<Node>, address: Option<Address>, capabilities: Capabilities) -> RpcEnv {
-        RpcEnv(Arc::new(Inner { node, address, capabilities }))
+    /// The handle for whoever started the env.
+    pub(crate) fn started(node: Arc<Node>, address: Option<Address>) -> RpcEnv {
+        RpcEnv(Arc::new(Inner { node, address, owner: true }))
+    }
+
+    /// A handle for the env's own endpoints, which do not keep it running.
+    pub(crate) fn inside(node: Arc<Node>) -> RpcEnv {
+        let address = node.advertised.get().and_then(|address| address.parse().ok());
+        RpcEnv(Arc::new(Inner { node, address, owner: false }))
     }
 
     /// The env's name.
@@ -63,7 +74,7 @@ impl RpcEnv {
 
     /// What the kernel offers, less what [`Builder::without`](crate::Builder::without) left out.
     pub fn capabilities(&self) -> &Capabilities {
-        &self.0.capabilities
+        &self.0.node.capabilities
     }
 
     /// The counters of all cores, at most one turn old each.
@@ -180,7 +191,7 @@ impl RpcEnv {
             Some(error) => {
                 // The failed instance has taken the name away already; the others still run.
                 self.0.node.directory.unname(id);
-                self.stop_instances(id);
+                self.0.node.stop_instances(id);
                 Err(error)
             }
         }
@@ -191,23 +202,9 @@ impl RpcEnv {
     /// this env or has been stopped before.
     pub fn stop(&self, endpoint: &EndpointRef) -> bool {
         match endpoint.destination() {
-            Destination::Env { id, .. } if endpoint.belongs_to(&self.0.node) => self.stop_id(*id),
+            Destination::Env { id, .. } if endpoint.belongs_to(&self.0.node) => self.0.node.stop(*id),
             _ => false,
         }
-    }
-
-    fn stop_id(&self, id: EndpointId) -> bool {
-        let known = self.0.node.directory.unname(id);
-        if known {
-            self.stop_instances(id);
-        }
-        known
-    }
-
-    fn stop_instances(&self, id: EndpointId) {
-        self.0.node.on_every_core(move |shard| {
-            shard.dispatcher.stop(id);
-        });
     }
 
     /// A ref to the endpoint with this URI, `ringpost://name@host:port`. Nothing is sent: whether the endpoint exists

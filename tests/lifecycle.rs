@@ -10,8 +10,8 @@ use common::gate::{Event, Gate, pass};
 use common::{LIMIT, bounded, client, end, eventually, seen_from, server, turn};
 use futures::executor::block_on;
 use ringpost::{
-    AskError, CallContext, Endpoint, Handle, HandleSync, HandlerError, Handlers, NameError, RegisterError, RpcEnv,
-    message,
+    AskError, CallContext, Endpoint, EndpointContext, Handle, HandleSync, HandlerError, Handlers, NameError,
+    RegisterError, RpcEnv, message,
 };
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ impl Endpoint for Told {
         handlers.ask::<Work>();
     }
 
-    async fn on_start(&mut self) -> Result<(), HandlerError> {
+    async fn on_start(&mut self, _: &EndpointContext) -> Result<(), HandlerError> {
         if let Start::Slowly(gate) | Start::SlowlyAndBadly(gate) = self.start {
             pass(gate).await;
         }

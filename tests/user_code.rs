@@ -9,7 +9,8 @@ use common::gate::{Event, Gate, pass};
 use common::{LIMIT, bounded, client, end, eventually, kind, server, uri};
 use futures::executor::block_on;
 use ringpost::{
-    AskError, CallContext, Endpoint, HandleSync, HandlerError, Handlers, JoinError, RegisterError, message,
+    AskError, CallContext, Endpoint, EndpointContext, HandleSync, HandlerError, Handlers, JoinError, RegisterError,
+    message,
 };
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +70,7 @@ impl Endpoint for Clumsy {
         handlers.ask_sync::<Ping>();
     }
 
-    fn on_start(&mut self) -> impl Future<Output = Result<(), HandlerError>> {
+    fn on_start(&mut self, _: &EndpointContext) -> impl Future<Output = Result<(), HandlerError>> {
         assert!(self.0 != At::Start, "clumsy");
         std::future::ready(Ok(()))
     }

@@ -1,11 +1,14 @@
 //! One request on its way through a handler, and the way back for its answer.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::context::EndpointContext;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::ConnectionId;
 use crate::wire::codec::{self, CodecError};
@@ -60,8 +63,21 @@ pub trait ReplyPath {
     fn peer_address(&self, connection: ConnectionId) -> Option<SocketAddr>;
     /// Now, in nanoseconds of the core's clock; cached for the current turn.
     fn now(&self) -> u64;
+    /// Now, read from the clock.
+    fn exact_now(&self) -> u64;
     /// Number of this core in its env.
     fn core(&self) -> u16;
+    /// What all cores of the env share; for the floors above, which know its type.
+    fn node(&self) -> Arc<dyn Any + Send + Sync>;
+    /// Stops an endpoint of this env on all its cores; on this one it takes no further message from now on.
+    fn stop(&self, endpoint: EndpointId);
+}
+
+/// Answers a request that reaches no handler; nothing happens if no answer is expected.
+pub fn refuse(call: &Call, path: &Rc<dyn ReplyPath>, code: FailureCode, text: &str) {
+    if call.request != 0 {
+        path.answer(call, Answer::Failure(code, text));
+    }
 }
 
 /// An answer.
@@ -113,14 +129,14 @@ impl<R: Serialize + Send + 'static> Reply for ReplyValue<R> {
 /// timeout.
 pub struct Responder {
     call: Call,
-    path: Rc<dyn ReplyPath>,
+    here: EndpointContext,
 }
 
 impl Responder {
-    /// The duty to answer `call` through `path`.
+    /// The duty of an endpoint to answer `call`.
     #[inline]
-    pub fn new(call: Call, path: &Rc<dyn ReplyPath>) -> Responder {
-        Responder { call, path: path.clone() }
+    pub fn new(call: Call, here: EndpointContext) -> Responder {
+        Responder { call, here }
     }
 
     /// The call.
@@ -129,9 +145,9 @@ impl Responder {
         &self.call
     }
 
-    /// The way that the answer will take.
-    pub fn path(&self) -> &dyn ReplyPath {
-        &*self.path
+    /// The endpoint that is to answer.
+    pub fn here(&self) -> &EndpointContext {
+        &self.here
     }
 
     /// Answers with what a handler returned.
@@ -154,7 +170,7 @@ impl Responder {
     #[inline]
     fn answer(mut self, answer: Answer<'_>) {
         if self.call.request != 0 {
-            self.path.answer(&self.call, answer);
+            self.here.path().answer(&self.call, answer);
             self.call.request = 0;
         }
     }
@@ -164,7 +180,7 @@ impl Drop for Responder {
     #[inline]
     fn drop(&mut self) {
         if self.call.request != 0 {
-            self.path.answer(&self.call, Answer::Failure(FailureCode::NeverReplied, ""));
+            self.here.path().answer(&self.call, Answer::Failure(FailureCode::NeverReplied, ""));
         }
     }
 }

@@ -1,13 +1,67 @@
-//! What a handler gets beside the message.
+//! What an endpoint's callbacks get: where they run, and who asks.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::time::Duration;
 
-use super::call::{NO_DEADLINE, Origin, Responder};
+use super::call::{NO_DEADLINE, Origin, ReplyPath, Responder};
+use crate::wire::frame::EndpointId;
 
-/// What a handler gets beside the message: who asks, until when, and where it runs.
+/// An endpoint's view of itself: its own ref, its env, its core.
+///
+/// `on_start` gets one, and a handler has one inside its [`CallContext`]. It stays on the endpoint's core; what travels
+/// is the ref that [`myself`](EndpointContext::myself) gives.
+pub struct EndpointContext {
+    id: EndpointId,
+    path: Rc<dyn ReplyPath>,
+}
+
+impl EndpointContext {
+    /// Of the endpoint with this id, on the core that `path` leads through.
+    #[inline]
+    pub(super) fn new(id: EndpointId, path: &Rc<dyn ReplyPath>) -> EndpointContext {
+        EndpointContext { id, path: path.clone() }
+    }
+
+    #[inline]
+    pub(super) fn path(&self) -> &dyn ReplyPath {
+        &*self.path
+    }
+
+    pub(crate) fn id(&self) -> EndpointId {
+        self.id
+    }
+
+    /// What all cores of the env share.
+    pub(crate) fn node(&self) -> std::sync::Arc<dyn std::any::Any + Send + Sync> {
+        self.path.node()
+    }
+
+    /// Number of the core that this runs on.
+    pub fn core(&self) -> usize {
+        self.path.core().into()
+    }
+
+    /// Stops this endpoint, on every core that has an instance: its name is free at once, messages that are queued are
+    /// handled, later ones are refused, then `on_stop` runs. The callback that calls this goes on; a second call changes
+    /// nothing.
+    pub fn stop(&self) {
+        self.path.stop(self.id);
+    }
+}
+
+/// What a handler gets beside the message: who asks and until when, and everything of [`EndpointContext`].
 pub struct CallContext {
     pub(super) responder: Responder,
+}
+
+impl Deref for CallContext {
+    type Target = EndpointContext;
+
+    fn deref(&self) -> &EndpointContext {
+        self.responder.here()
+    }
 }
 
 /// Who sent a message.
@@ -25,7 +79,7 @@ pub enum Caller {
 impl CallContext {
     /// Who sent the message.
     pub fn caller(&self) -> Caller {
-        let path = self.responder.path();
+        let path = self.path();
         match self.responder.call().origin {
             Origin::Here => Caller::Core(path.core().into()),
             Origin::Core(core) => Caller::Core(core.into()),
@@ -34,22 +88,17 @@ impl CallContext {
         }
     }
 
-    /// How long the asker will still wait, counted from the start of the core's current turn; `None` for a one-way
-    /// message. Zero once the deadline has passed.
+    /// How long the asker will still wait; `None` for a one-way message. Zero once the deadline has passed. Reads the
+    /// clock.
     pub fn remaining(&self) -> Option<Duration> {
         match self.responder.call().deadline {
             NO_DEADLINE => None,
-            deadline => Some(Duration::from_nanos(deadline.saturating_sub(self.responder.path().now()))),
+            deadline => Some(Duration::from_nanos(deadline.saturating_sub(self.path().exact_now()))),
         }
     }
 
     /// Whether an answer is expected.
     pub fn is_ask(&self) -> bool {
         self.responder.call().request != 0
-    }
-
-    /// Number of the core that runs the handler.
-    pub fn core(&self) -> usize {
-        self.responder.path().core().into()
     }
 }

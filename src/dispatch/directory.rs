@@ -48,6 +48,7 @@ struct Tables {
 struct Slot {
     generation: u32,
     name: Arc<str>,
+    place: Place,
     /// Instances that have not ended; the slot is free when none is left.
     instances: u32,
 }
@@ -72,11 +73,11 @@ impl Directory {
         let id = match tables.free.pop() {
             Some(at) => {
                 let slot = &mut tables.slots[at as usize];
-                *slot = Slot { generation: slot.generation + 1, name: name.clone(), instances };
+                *slot = Slot { generation: slot.generation + 1, name: name.clone(), place, instances };
                 EndpointId::new(at, slot.generation)
             }
             None if tables.slots.len() < EndpointId::MAX_SLOTS as usize => {
-                tables.slots.push(Slot { generation: 0, name: name.clone(), instances });
+                tables.slots.push(Slot { generation: 0, name: name.clone(), place, instances });
                 EndpointId::new(tables.slots.len() as u32 - 1, 0)
             }
             None => return Err(NameError::Full),
@@ -125,7 +126,15 @@ impl Directory {
 
     /// The name that the endpoint had; for errors.
     pub fn name(&self, id: EndpointId) -> Option<Arc<str>> {
-        self.read().slots.get(id.slot()).filter(|s| s.generation == id.generation()).map(|s| s.name.clone())
+        self.instance(id).map(|(name, _)| name)
+    }
+
+    /// The name that the endpoint has, or had, and its place. Known as long as one of its instances lives, or until its
+    /// id is used again.
+    pub fn instance(&self, id: EndpointId) -> Option<(Arc<str>, Place)> {
+        let tables = self.read();
+        let slot = tables.slots.get(id.slot()).filter(|slot| slot.generation == id.generation())?;
+        Some((slot.name.clone(), slot.place))
     }
 
     // The tables are whole after every step, so a panic of another holder does not spoil them.

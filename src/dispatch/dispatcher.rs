@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder};
+use super::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder, refuse};
+use super::context::EndpointContext;
 use super::erased::{AnyEndpoint, Payload};
 use super::inbox::{Body, Envelope, Inbox, InboxLimits};
 use crate::executor::future_cell::FutureCell;
@@ -203,7 +204,7 @@ impl Dispatcher {
         if call.request == 0 {
             path.gone(call.origin, id);
         }
-        Responder::new(call, path).fail(refusal, "");
+        refuse(&call, path, refusal, "");
         None
     }
 
@@ -218,7 +219,7 @@ impl Dispatcher {
             Err(refused) => {
                 self.count(|stats| stats.overloaded += 1);
                 let text = format!("the inbox of {}", slot.name);
-                Responder::new(refused.call, path).fail(FailureCode::Overloaded, &text);
+                refuse(&refused.call, path, FailureCode::Overloaded, &text);
             }
         }
     }
@@ -239,12 +240,11 @@ impl Dispatcher {
     /// Runs the handler of one message. The endpoint is idle.
     #[inline]
     fn handle(&self, slot: &Slot, call: Call, message: MessageId, payload: Payload<'_>, path: &Rc<dyn ReplyPath>) {
-        let responder = Responder::new(call, path);
         if call.deadline != NO_DEADLINE && call.deadline <= path.now() {
             self.count(|stats| stats.expired += 1);
-            responder.fail(FailureCode::Expired, "");
-            return;
+            return refuse(&call, path, FailureCode::Expired, "");
         }
+        let responder = Responder::new(call, EndpointContext::new(slot.id, path));
         self.count(|stats| stats.handled += 1);
         let waker = self.executor.waker(slot.key);
         let mut cx = Context::from_waker(&waker);
@@ -332,7 +332,11 @@ impl Dispatcher {
 
     fn resume_start(&self, slot: &Rc<Slot>, cx: &mut Context<'_>, path: &Rc<dyn ReplyPath>) -> bool {
         let mut cell = slot.cell.borrow_mut();
-        let polled = if cell.is_empty() { slot.endpoint.start(&mut cell, cx) } else { cell.poll(cx) };
+        let polled = if cell.is_empty() {
+            slot.endpoint.start(EndpointContext::new(slot.id, path), &mut cell, cx)
+        } else {
+            cell.poll(cx)
+        };
         drop(cell);
         if polled.is_pending() {
             return false;
@@ -342,7 +346,7 @@ impl Dispatcher {
         if failed {
             slot.closing.set(true);
             while let Some(envelope) = self.pop(slot) {
-                Responder::new(envelope.call, path).fail(FailureCode::Stopped, "");
+                refuse(&envelope.call, path, FailureCode::Stopped, "");
             }
             self.remove(slot);
         } else {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use super::context::CallContext;
+use super::context::{CallContext, EndpointContext};
 use super::erased::{Entry, run_async, run_sync};
 use crate::wire::failure::HandlerError;
 use crate::wire::message::{Ask, Message, MessageId, OneWay};
@@ -19,8 +19,9 @@ pub trait Endpoint: Sized + 'static {
     fn handlers(handlers: &mut Handlers<Self>);
 
     /// Runs before the first message. On an error the endpoint is unregistered, its queued messages are refused,
-    /// and whoever registered it gets the error.
-    fn on_start(&mut self) -> impl Future<Output = Result<(), HandlerError>> {
+    /// and whoever registered it gets the error. The endpoint's own ref, [`EndpointContext::myself`], works from here on:
+    /// what is sent to it waits until this has ended, so only a task, and not `on_start` itself, may await an answer.
+    fn on_start(&mut self, _context: &EndpointContext) -> impl Future<Output = Result<(), HandlerError>> {
         std::future::ready(Ok(()))
     }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::call::Responder;
-use super::context::CallContext;
+use super::context::{CallContext, EndpointContext};
 use super::endpoint::{Clash, Endpoint, Handle, HandleSync, Handlers, find_clash};
 use crate::executor::catch::catch;
 use crate::executor::future_cell::FutureCell;
@@ -33,7 +33,7 @@ pub enum Payload<'a> {
 /// (`Pending`: poll the cell later) or ends (`Ready`).
 pub trait AnyEndpoint {
     /// Runs `on_start`; its outcome is in [`started`](Self::started) afterwards.
-    fn start(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()>;
+    fn start(&self, context: EndpointContext, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()>;
     /// The outcome of `on_start`; once.
     fn started(&self) -> Result<(), HandlerError>;
     /// Runs the handler of a message.
@@ -83,11 +83,11 @@ impl<E: Endpoint> Erased<E> {
 }
 
 impl<E: Endpoint> AnyEndpoint for Erased<E> {
-    fn start(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()> {
+    fn start(&self, context: EndpointContext, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()> {
         let (endpoint, started) = (self.endpoint.clone(), self.started.clone());
         let start = async move {
             let mut endpoint = endpoint.borrow_mut();
-            started.set(Some(caught(async { endpoint.on_start().await }).await));
+            started.set(Some(caught(async { endpoint.on_start(&context).await }).await));
         };
         cell.run(start, cx)
     }

@@ -1,5 +1,6 @@
 //! Answers on their way back, whichever way their request came.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,9 +81,22 @@ impl ReplyPath for Shard {
         self.clock()
     }
 
+    fn exact_now(&self) -> u64 {
+        super::node::now()
+    }
+
     #[inline]
     fn core(&self) -> u16 {
         self.core
+    }
+
+    fn node(&self) -> Arc<dyn Any + Send + Sync> {
+        self.node.clone()
+    }
+
+    fn stop(&self, endpoint: EndpointId) {
+        self.dispatcher.stop(endpoint);
+        self.node.stop(endpoint);
     }
 }
 

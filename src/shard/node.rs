@@ -17,7 +17,8 @@ use crate::mesh::injector::Injector;
 use crate::mesh::lane::LaneReceiver;
 use crate::mesh::park::ParkFlag;
 use crate::net::peer::Peers;
-use crate::ring::RingWaker;
+use crate::ring::{Capabilities, RingWaker};
+use crate::wire::frame::EndpointId;
 
 /// Something to be done on a core.
 pub type Job = Box<dyn FnOnce(&Rc<Shard>) + Send>;
@@ -109,6 +110,8 @@ pub struct Node {
     pub name: String,
     /// Its limits.
     pub config: Config,
+    /// What the kernel offers to it.
+    pub capabilities: Capabilities,
     /// Tells two runs of a node apart.
     pub incarnation: u64,
     /// Where the node listens, in the words that peers use; empty in client mode.
@@ -129,7 +132,7 @@ static NODES: LazyLock<RwLock<HashMap<u64, Weak<Node>>>> = LazyLock::new(RwLock:
 
 impl Node {
     /// A node with `cores` cores that have not started.
-    pub fn new(name: String, config: Config, cores: usize) -> Arc<Node> {
+    pub fn new(name: String, config: Config, cores: usize, capabilities: Capabilities) -> Arc<Node> {
         static ID: AtomicU64 = AtomicU64::new(1);
         let id = ID.fetch_add(1, Ordering::Relaxed);
         let node = Arc::new_cyclic(|node: &Weak<Node>| {
@@ -145,6 +148,7 @@ impl Node {
             Node {
                 id,
                 name,
+                capabilities,
                 incarnation: random(),
                 advertised: OnceLock::new(),
                 directory: Arc::default(),
@@ -180,6 +184,22 @@ impl Node {
         for door in &self.cores {
             door.inject_always(Injected::Job(Box::new(job.clone())));
         }
+    }
+
+    /// Stops every instance of an endpoint and frees its name; false if it had none, having been stopped before.
+    pub fn stop(&self, id: EndpointId) -> bool {
+        let known = self.directory.unname(id);
+        if known {
+            self.stop_instances(id);
+        }
+        known
+    }
+
+    /// Stops every instance of an endpoint whose name is free already.
+    pub fn stop_instances(&self, id: EndpointId) {
+        self.on_every_core(move |shard| {
+            shard.dispatcher.stop(id);
+        });
     }
 
     /// Begins the shutdown, once: no further work is taken, endpoints drain, and whatever has not ended by the

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::lanes::LaneItem;
 use super::shard::Shard;
-use crate::dispatch::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder};
+use crate::dispatch::call::{Call, NO_DEADLINE, Origin, ReplyPath, refuse};
 use crate::dispatch::inbox::{Body, Envelope};
 use crate::net::connection::{ConnectionId, Role};
 use crate::net::errors::AskError;
@@ -68,7 +68,7 @@ impl Shard {
         let mut call = Call { origin: Origin::Peer(id), request: head.request, deadline, resolved: None };
         let Some((endpoint, route)) = self.find_target(head.target, head.route, &mut call.resolved) else {
             self.count(|counters| counters.unknown_endpoint += 1);
-            return Responder::new(call, path).fail(FailureCode::NoEndpoint, "");
+            return refuse(&call, path, FailureCode::NoEndpoint, "");
         };
         match self.route_to_core(route) {
             Some(core) if core == self.core => {
@@ -86,10 +86,10 @@ impl Shard {
                     self.count(|counters| counters.overloaded += 1);
                     call.origin = Origin::Peer(id);
                     let text = format!("the lane from core {} to core {core}", self.core);
-                    Responder::new(call, path).fail(FailureCode::Overloaded, &text);
+                    refuse(&call, path, FailureCode::Overloaded, &text);
                 }
             }
-            None => Responder::new(call, path).fail(FailureCode::NoEndpoint, "no such core"),
+            None => refuse(&call, path, FailureCode::NoEndpoint, "no such core"),
         }
     }
 
