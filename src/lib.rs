@@ -21,7 +21,7 @@
 //! Handlers, tasks started with [`spawn`] or [`RpcEnv::spawn_on`], and the factories given to `register` run on a
 //! core's thread. Whatever blocks there blocks all of that core: use `ask(..).await`, never
 //! [`ask_blocking`](EndpointRef::ask_blocking), which answers with an error there. On other threads both work, under
-//! any executor.
+//! any executor. [`sleep`] waits for a time without blocking the core.
 //!
 //! # What is promised
 //!
@@ -87,5 +87,6 @@ pub use error::{
 pub use executor::idle::Idle;
 pub use ring::{Capabilities, Feature};
 pub use shard::counters::{CoreSnapshot, Snapshot};
+pub use shard::sleep::{NotOnCore, Sleep, sleep};
 pub use shard::spawn::{JoinHandle, spawn};
 pub use wire::message::{Ask, Message, MessageId, OneWay};

@@ -214,6 +214,7 @@ impl Core {
                 Timer::Ask(key) => self.shard.on_ask_timeout(key),
                 Timer::Greeting(id) => self.shard.on_greeting_timeout(id),
                 Timer::Peer { peer, serial } => self.shard.on_peer_timer(peer, serial),
+                Timer::Sleep(key) => self.shard.on_slept(key),
                 Timer::Accept => {
                     if let Some(listener) = self.listener {
                         self.ring.accept(listener);

@@ -18,5 +18,6 @@ pub mod node;
 pub mod requests;
 #[expect(clippy::module_inception, reason = "the shard of a core is the concept that this floor is named for")]
 pub mod shard;
+pub mod sleep;
 pub mod spawn;
 pub mod timeouts;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::counters::CoreSnapshot;
 use super::lanes::Lanes;
 use super::node::{Job, Node, now};
+use super::sleep::Sleepers;
 use super::timeouts::Timer;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::inbox::InboxLimits;
@@ -71,6 +72,8 @@ pub struct Shard {
     pub lanes: RefCell<Lanes>,
     /// Timers.
     pub timers: RefCell<TimerWheel>,
+    /// Tasks that sleep.
+    pub sleepers: RefCell<Sleepers>,
     /// For the core, at the end of the turn.
     pub actions: RefCell<Vec<Action>>,
     /// Connections with something to send.
@@ -100,6 +103,7 @@ impl Shard {
             spares,
             lanes: RefCell::new(Lanes::new(node.cores.len())),
             timers: RefCell::new(TimerWheel::new(clock)),
+            sleepers: RefCell::default(),
             actions: RefCell::default(),
             dirty: RefCell::default(),
             counters: RefCell::default(),

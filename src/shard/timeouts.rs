@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::shard::Shard;
+use super::sleep::SleepKey;
 use crate::executor::timers::TimerKey;
 use crate::net::connection::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::pending::AskKey;
 
-/// What a timer is for. It is packed into the 64 bits that the wheel keeps: 2 bits of kind, 30 of slot, 32 of serial.
+/// What a timer is for. It is packed into the 64 bits that the wheel keeps: 3 bits of kind, 29 of slot, 32 of serial.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {
     /// An ask's deadline.
@@ -23,13 +24,16 @@ pub enum Timer {
         /// Low half of the peer's serial number.
         serial: u32,
     },
+    /// A task wants to go on.
+    Sleep(SleepKey),
     /// Accept again.
     Accept,
     /// Only take a turn.
     Tick,
 }
 
-const SLOT_MASK: u64 = (1 << 30) - 1;
+const KIND_SHIFT: u32 = 61;
+const SLOT_MASK: u64 = (1 << 29) - 1;
 
 impl Timer {
     /// As the wheel keeps it.
@@ -39,20 +43,22 @@ impl Timer {
             Timer::Ask(key) => (0u64, key.0 >> 32, key.0 as u32),
             Timer::Greeting(id) => (1, id.slot.into(), id.generation),
             Timer::Peer { peer, serial } => (2, peer.into(), serial),
-            Timer::Accept => (3, 0, 0),
-            Timer::Tick => (3, 1, 0),
+            Timer::Sleep(key) => (3, key.slot.into(), key.serial),
+            Timer::Accept => (4, 0, 0),
+            Timer::Tick => (5, 0, 0),
         };
-        kind << 62 | (slot & SLOT_MASK) << 32 | u64::from(serial)
+        kind << KIND_SHIFT | (slot & SLOT_MASK) << 32 | u64::from(serial)
     }
 
     /// What was packed.
     pub fn unpack(packed: u64) -> Timer {
         let (slot, serial) = ((packed >> 32 & SLOT_MASK) as u32, packed as u32);
-        match packed >> 62 {
+        match packed >> KIND_SHIFT {
             0 => Timer::Ask(AskKey::new(slot as usize, serial)),
             1 => Timer::Greeting(ConnectionId { slot, generation: serial }),
             2 => Timer::Peer { peer: slot, serial },
-            _ if slot == 0 => Timer::Accept,
+            3 => Timer::Sleep(SleepKey { slot, serial }),
+            4 => Timer::Accept,
             _ => Timer::Tick,
         }
     }
@@ -96,6 +102,7 @@ mod tests {
             Timer::Ask(AskKey::new((1 << 28) - 1, u32::MAX)),
             Timer::Greeting(ConnectionId { slot: (1 << 24) - 1, generation: 7 }),
             Timer::Peer { peer: 9, serial: u32::MAX },
+            Timer::Sleep(SleepKey { slot: (1 << 29) - 1, serial: u32::MAX }),
             Timer::Accept,
             Timer::Tick,
         ] {
