@@ -89,4 +89,5 @@ pub use ring::{Capabilities, Feature};
 pub use shard::counters::{CoreSnapshot, Snapshot};
 pub use shard::sleep::{NotOnCore, Sleep, sleep};
 pub use shard::spawn::{JoinHandle, spawn};
+pub use wire::failure::WireError;
 pub use wire::message::{Ask, Message, MessageId, OneWay};

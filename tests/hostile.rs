@@ -237,7 +237,7 @@ fn bytes_behind_a_bad_frame_take_no_buffer_along() {
 
 /// A stream of a well-behaved client, in which each kind of frame occurs.
 fn valid_stream(random: &mut Random) -> Vec<u8> {
-    use ringpost::wire::failure::FailureCode;
+    use ringpost::wire::failure::{Failure, FailureCode};
     use ringpost::wire::frame::{Draft, EndpointId, RequestHead, Resolved, Route, Target, write_cancel, write_failure};
     let mut out = hello();
     for id in 1..=1 + random.below(5) as u64 {
@@ -246,7 +246,7 @@ fn valid_stream(random: &mut Random) -> Vec<u8> {
             0 => request(&mut out, id, "hang", &Hang),
             1 => request(&mut out, 0, "echo", &echo),
             2 => write_cancel(&mut out, id, Target::Name("hang"), Route::Here),
-            3 => write_failure(&mut out, id, None, FailureCode::NoEndpoint, "text"),
+            3 => write_failure(&mut out, id, None, &Failure::new(FailureCode::NoEndpoint, "text")),
             4 => {
                 let resolved = Resolved { endpoint: EndpointId::new(1, 0), core: Some(0) };
                 let mut draft = Draft::reply(&mut out, id, Some(resolved));

@@ -12,7 +12,7 @@ use super::context::EndpointContext;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::ConnectionId;
 use crate::wire::codec::{self, CodecError};
-use crate::wire::failure::{FailureCode, HandlerError, panic_text};
+use crate::wire::failure::{Failure, FailureCode, HandlerError, panic_text};
 use crate::wire::frame::{EndpointId, Resolved};
 
 /// A deadline that never comes, in nanoseconds of the core's clock.
@@ -76,7 +76,7 @@ pub trait ReplyPath {
 /// Answers a request that reaches no handler; nothing happens if no answer is expected.
 pub fn refuse(call: &Call, path: &Rc<dyn ReplyPath>, code: FailureCode, text: &str) {
     if call.request != 0 {
-        path.answer(call, Answer::Failure(code, text));
+        path.answer(call, Answer::Failure(Failure::new(code, text)));
     }
 }
 
@@ -85,7 +85,7 @@ pub enum Answer<'a> {
     /// A reply.
     Value(&'a mut dyn Reply),
     /// An error.
-    Failure(FailureCode, &'a str),
+    Failure(Failure<'a>),
 }
 
 /// A reply of some type: taken as a value by cores of this env, as bytes by peers.
@@ -155,16 +155,13 @@ impl Responder {
     pub fn finish<R: Serialize + Send + 'static>(self, result: Result<R, HandlerError>) {
         match result {
             Ok(value) => self.answer(Answer::Value(&mut ReplyValue(Some(value)))),
-            Err(error) => {
-                let code = if error.is_panic() { FailureCode::Panicked } else { FailureCode::Handler };
-                self.fail(code, error.text());
-            }
+            Err(error) => self.answer(Answer::Failure(error.failure())),
         }
     }
 
     /// Answers with an error.
     pub fn fail(self, code: FailureCode, text: &str) {
-        self.answer(Answer::Failure(code, text));
+        self.answer(Answer::Failure(Failure::new(code, text)));
     }
 
     #[inline]
@@ -180,7 +177,8 @@ impl Drop for Responder {
     #[inline]
     fn drop(&mut self) {
         if self.call.request != 0 {
-            self.here.path().answer(&self.call, Answer::Failure(FailureCode::NeverReplied, ""));
+            let failure = Failure::new(FailureCode::NeverReplied, "");
+            self.here.path().answer(&self.call, Answer::Failure(failure));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::wire::failure::{FailureCode, HandlerError};
+use crate::wire::failure::{Failure, FailureCode, HandlerError, WireError};
 
 /// How an ask failed. Each ask ends exactly once: with a reply or with one of these.
 ///
@@ -118,10 +118,20 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// The error that the handler made with [`HandlerError::typed`], if that is what went wrong and it is of this type
+    /// and version.
+    pub fn downcast<E: WireError>(&self) -> Option<E> {
+        match self {
+            AskError::Handler { error, .. } => error.downcast(),
+            _ => None,
+        }
+    }
+
     /// The error for a failure that a receiver told, about `target`.
-    pub(crate) fn from_failure(code: FailureCode, text: &str, target: Arc<str>) -> AskError {
+    pub(crate) fn from_failure(failure: &Failure<'_>, target: Arc<str>) -> AskError {
+        let text = failure.text;
         let reason = || Arc::from(text);
-        match code {
+        match failure.code {
             FailureCode::NoEndpoint => AskError::NoEndpoint { target },
             FailureCode::UnknownMessage => AskError::UnknownMessage { target, message: reason() },
             FailureCode::Undecodable => AskError::Undecodable { target, reason: reason() },
@@ -135,7 +145,7 @@ impl AskError {
             FailureCode::BadReply => AskError::BadReply { target, reason: reason() },
             // `Expired` becomes a timeout where the ask's limit is known.
             FailureCode::Handler | FailureCode::Expired | FailureCode::Unknown => {
-                AskError::Handler { target, error: HandlerError::new(text) }
+                AskError::Handler { target, error: HandlerError::told(failure) }
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::mesh::parcel::Parcel;
 use crate::net::connection::{Connection, ConnectionId, Phase};
 use crate::net::errors::AskError;
 use crate::net::pending::{AskKey, Forgotten, Via};
-use crate::wire::failure::FailureCode;
+use crate::wire::failure::{Failure, FailureCode};
 use crate::wire::frame::{self, Draft, EndpointId, Resolved};
 
 /// How long a peer may take for one send while too much waits behind it: 1 s.
@@ -30,12 +30,14 @@ impl ReplyPath for Shard {
                         self.complete(AskKey(call.request), Ok(parcel));
                     }
                 }
-                Answer::Failure(code, text) => self.fail(AskKey(call.request), code, text),
+                Answer::Failure(failure) => self.fail(AskKey(call.request), &failure),
             },
             Origin::Core(core) => {
                 let answer = match answer {
-                    Answer::Value(reply) => reply.take().ok_or((FailureCode::NeverReplied, "".into())),
-                    Answer::Failure(code, text) => Err((code, text.into())),
+                    Answer::Value(reply) => {
+                        reply.take().ok_or_else(|| Failure::new(FailureCode::NeverReplied, "").to_owned())
+                    }
+                    Answer::Failure(failure) => Err(failure.to_owned()),
                 };
                 self.lane_answer(core, LaneItem::Answer { request: call.request, answer });
             }
@@ -122,7 +124,7 @@ impl Shard {
     }
 
     /// Ends an ask with what its receiver said.
-    pub fn fail(&self, key: AskKey, code: FailureCode, text: &str) {
+    pub fn fail(&self, key: AskKey, failure: &Failure<'_>) {
         let asked = {
             let mut pending = self.pending.borrow_mut();
             pending.waiting(key).map(|waiting| (waiting.via, waiting.message, waiting.limit()))
@@ -131,13 +133,13 @@ impl Shard {
             return self.count(|counters| counters.replies_late += 1);
         };
         let target = self.describe(&via);
-        let error = match code {
+        let error = match failure.code {
             // The receiver saw the time run out a moment before this core does.
             FailureCode::Expired => AskError::Timeout { target, after, setting },
             FailureCode::UnknownMessage => {
-                AskError::UnknownMessage { target, message: format!("{message} v{version}: {text}").into() }
+                AskError::UnknownMessage { target, message: format!("{message} v{version}: {}", failure.text).into() }
             }
-            code => AskError::from_failure(code, text, target),
+            _ => AskError::from_failure(failure, target),
         };
         self.complete(key, Err(error));
     }
@@ -170,7 +172,7 @@ impl Shard {
         let out = connection.writer.buffer(&mut self.spares.borrow_mut());
         match answer {
             Answer::Value(reply) => write_reply(out, request, resolved, reply, limit),
-            Answer::Failure(code, text) => frame::write_failure(out, request, resolved, code, text),
+            Answer::Failure(failure) => frame::write_failure(out, request, resolved, &failure),
         }
         self.count(|counters| counters.replies_out += 1);
         self.mark_dirty(connection);
@@ -197,9 +199,7 @@ impl Shard {
         match answer {
             // The peer's limit is known to the core that owns its connection, which checks it.
             Answer::Value(reply) => write_reply(&mut out, call.request, call.resolved, reply, u32::MAX),
-            Answer::Failure(code, text) => {
-                frame::write_failure(&mut out, call.request, call.resolved, code, text);
-            }
+            Answer::Failure(failure) => frame::write_failure(&mut out, call.request, call.resolved, &failure),
         }
         out
     }
@@ -218,7 +218,8 @@ impl Shard {
                     out.extend_from_slice(&bytes);
                 } else {
                     let error = frame::FrameTooLarge { length: bytes.len(), limit };
-                    frame::write_failure(out, request, None, FailureCode::BadReply, &error.to_string());
+                    let error = error.to_string();
+                    frame::write_failure(out, request, None, &Failure::new(FailureCode::BadReply, &error));
                 }
                 self.count(|counters| counters.replies_out += u64::from(request != 0));
                 self.mark_dirty(connection);
@@ -271,6 +272,6 @@ fn write_reply(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>, repl
         }
     };
     if let Some(problem) = problem {
-        frame::write_failure(out, request, resolved, FailureCode::BadReply, &problem);
+        frame::write_failure(out, request, resolved, &Failure::new(FailureCode::BadReply, &problem));
     }
 }

@@ -8,7 +8,7 @@ use crate::dispatch::inbox::Envelope;
 use crate::mesh::lane::{LaneReceiver, LaneSender, lane};
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::ConnectionId;
-use crate::wire::failure::FailureCode;
+use crate::wire::failure::OwnedFailure;
 use crate::wire::frame::EndpointId;
 
 use super::node::Injected;
@@ -28,7 +28,7 @@ pub enum LaneItem {
         /// The ask.
         request: u64,
         /// The reply, or what went wrong.
-        answer: Result<Parcel, (FailureCode, Box<str>)>,
+        answer: Result<Parcel, OwnedFailure>,
     },
     /// The answer to a request that you passed on: a whole frame for its connection.
     Frame {

@@ -37,18 +37,18 @@ impl Shard {
                 });
                 self.complete(key, answer);
             }
-            Frame::Failure { request, resolved, code, text } => {
+            Frame::Failure { request, resolved, failure } => {
                 self.count(|counters| counters.replies_in += 1);
                 let key = AskKey(request);
                 let via = self.pending.borrow_mut().waiting(key).map(|waiting| waiting.via);
                 let Some(via) = via.filter(|via| belongs(via, role)) else {
                     return self.count(|counters| counters.replies_late += 1);
                 };
-                match code {
+                match failure.code {
                     FailureCode::NoEndpoint | FailureCode::Stopped => self.forget_resolved(&via),
                     _ => self.note_resolved(&via, resolved),
                 }
-                self.fail(key, code, text);
+                self.fail(key, &failure);
             }
             Frame::Cancel { request, target, route } => self.on_cancel(id, request, target, route),
             Frame::Gone { endpoint } => self.on_gone(role, endpoint),
@@ -141,7 +141,7 @@ impl Shard {
             LaneItem::Request { endpoint, envelope } => self.dispatcher.deliver(endpoint, envelope, path),
             LaneItem::Answer { request, answer } => match answer {
                 Ok(parcel) => self.complete(AskKey(request), Ok(parcel)),
-                Err((code, text)) => self.fail(AskKey(request), code, &text),
+                Err(failure) => self.fail(AskKey(request), &failure.as_failure()),
             },
             LaneItem::Frame { connection, request, frame } => self.send_frame(connection, request, frame),
             LaneItem::Cancel { endpoint, origin, request } => self.dispatcher.cancel(endpoint, origin, request),

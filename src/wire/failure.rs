@@ -2,7 +2,14 @@
 
 use std::any::Any;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use super::codec;
+use super::message::MessageId;
+
+/// Most bytes that a typed error may have.
+pub const MAX_TYPED: usize = 2048;
 
 /// What went wrong with a request at the side that received it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,25 +60,123 @@ impl FailureCode {
     }
 }
 
+/// What the receiver of a request says of its failure, as it travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure<'a> {
+    /// What went wrong.
+    pub code: FailureCode,
+    /// The same in words.
+    pub text: &'a str,
+    /// The handler's error itself, if it has a type that both sides may know.
+    pub typed: Option<Typed<&'a [u8]>>,
+}
+
+/// A [`Failure`] on its way between two cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedFailure {
+    code: FailureCode,
+    text: Box<str>,
+    typed: Option<Box<Typed<Vec<u8>>>>,
+}
+
+/// An encoded error with the id of its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Typed<B> {
+    /// [`WireError::ID`].
+    pub id: u32,
+    /// The error, encoded with postcard; at most [`MAX_TYPED`] bytes.
+    pub bytes: B,
+}
+
+impl<'a> Failure<'a> {
+    /// A failure without a typed error.
+    pub fn new(code: FailureCode, text: &'a str) -> Failure<'a> {
+        Failure { code, text, typed: None }
+    }
+
+    /// A copy that can travel.
+    pub fn to_owned(&self) -> OwnedFailure {
+        OwnedFailure { code: self.code, text: self.text.into(), typed: self.typed.map(Typed::to_boxed) }
+    }
+}
+
+impl OwnedFailure {
+    /// As it is told.
+    pub fn as_failure(&self) -> Failure<'_> {
+        Failure { code: self.code, text: &self.text, typed: self.typed.as_deref().map(Typed::as_slice) }
+    }
+}
+
+impl Typed<&[u8]> {
+    fn to_boxed(self) -> Box<Typed<Vec<u8>>> {
+        Box::new(Typed { id: self.id, bytes: self.bytes.to_vec() })
+    }
+}
+
+impl Typed<Vec<u8>> {
+    fn as_slice(&self) -> Typed<&[u8]> {
+        Typed { id: self.id, bytes: &self.bytes }
+    }
+}
+
 /// A handler's error: what it said went wrong.
 ///
 /// It carries text, since the two sides need not share any error type. Anything that implements
-/// [`std::error::Error`] turns into one with `?`; its sources are kept in the text.
+/// [`std::error::Error`] turns into one with `?`; its sources are kept in the text. An error whose type both sides know
+/// can travel whole beside the text: see [`typed`](HandlerError::typed).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerError {
     text: Box<str>,
     panicked: bool,
+    typed: Option<Box<Typed<Vec<u8>>>>,
 }
 
 impl HandlerError {
     /// An error that says `text`.
     pub fn new(text: impl Into<String>) -> HandlerError {
-        HandlerError { text: text.into().into(), panicked: false }
+        HandlerError { text: text.into().into(), panicked: false, typed: None }
+    }
+
+    /// An error that whoever asks can get back as it is, with [`downcast`](HandlerError::downcast), if it knows the type
+    /// too. Its text, sources included, travels in any case.
+    ///
+    /// An error that takes more than 2,048 bytes when encoded, or does not encode, travels as text alone, which then
+    /// says so.
+    pub fn typed<E: WireError>(error: E) -> HandlerError {
+        let mut bytes = Vec::new();
+        let problem = match codec::encode(&error, &mut bytes) {
+            Ok(()) if bytes.len() <= MAX_TYPED => None,
+            Ok(()) => Some(format!("it has {} bytes, and {MAX_TYPED} may travel", bytes.len())),
+            Err(error) => Some(error.to_string()),
+        };
+        let told = HandlerError::from(error);
+        match problem {
+            None => HandlerError { typed: Some(Box::new(Typed { id: E::ID, bytes })), ..told },
+            Some(problem) => HandlerError::new(format!("{} ({} is told as text only: {problem})", told.text, E::NAME)),
+        }
+    }
+
+    /// The error that a handler made with [`typed`](HandlerError::typed); none if it was of another type or version, or
+    /// told as text only.
+    pub fn downcast<E: WireError>(&self) -> Option<E> {
+        let typed = self.typed.as_ref().filter(|typed| typed.id == E::ID)?;
+        codec::decode(&typed.bytes).ok()
+    }
+
+    /// The error that was told with this failure.
+    pub(crate) fn told(failure: &Failure<'_>) -> HandlerError {
+        HandlerError { typed: failure.typed.map(Typed::to_boxed), ..HandlerError::new(failure.text) }
+    }
+
+    /// As it is told to the asker.
+    pub(crate) fn failure(&self) -> Failure<'_> {
+        let code = if self.panicked { FailureCode::Panicked } else { FailureCode::Handler };
+        Failure { code, text: &self.text, typed: self.typed.as_deref().map(Typed::as_slice) }
     }
 
     /// The error that a panic with this text becomes.
     pub(crate) fn panicked(text: impl Into<String>) -> HandlerError {
-        HandlerError { text: text.into().into(), panicked: true }
+        HandlerError { text: text.into().into(), panicked: true, typed: None }
     }
 
     /// What went wrong.
@@ -104,6 +209,50 @@ impl<E: std::error::Error> From<E> for HandlerError {
         }
         HandlerError::new(text)
     }
+}
+
+/// An error that travels whole, and is the same error for whoever asked: see [`HandlerError::typed`].
+///
+/// As with a message, name and version say what the bytes are: both sides give them alike, and a change of the fields is
+/// a change of the version. Use [`wire_error!`](crate::wire_error) to implement it.
+pub trait WireError: std::error::Error + Serialize + DeserializeOwned + 'static {
+    /// The name on the wire, `"service.Error"` by custom.
+    const NAME: &'static str;
+    /// The version of the layout.
+    const VERSION: u16 = 1;
+    /// What travels: a hash of name and version, made like that of a message.
+    const ID: u32 = MessageId::of(Self::NAME, Self::VERSION).0;
+}
+
+/// Makes a serde type that is an error a [`WireError`](crate::WireError).
+///
+/// ```
+/// use ringpost::{HandlerError, wire_error};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+/// #[error("{missing} cents are missing")]
+/// struct InsufficientFunds { missing: i64 }
+/// wire_error!(InsufficientFunds as "bank.InsufficientFunds");
+///
+/// #[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+/// #[error("the account is closed since {since}")]
+/// struct Closed { since: u64 }
+/// wire_error!(Closed as "bank.Closed", version 2);
+///
+/// // A handler returns this; the asker takes it out of the `AskError` in the same way.
+/// let error = HandlerError::typed(InsufficientFunds { missing: 7 });
+/// assert_eq!(error.downcast::<InsufficientFunds>().unwrap().missing, 7);
+/// assert!(error.downcast::<Closed>().is_none());
+/// ```
+#[macro_export]
+macro_rules! wire_error {
+    ($type:ty as $name:literal $(, version $version:literal)?) => {
+        impl $crate::WireError for $type {
+            const NAME: &'static str = $name;
+            $(const VERSION: u16 = $version;)?
+        }
+    };
 }
 
 /// What a panic said.

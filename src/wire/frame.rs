@@ -7,7 +7,7 @@
 //! ```
 //! All integers are little-endian. `length` counts the whole frame. `docs/WIRE.md` has the details.
 
-use super::failure::FailureCode;
+use super::failure::{Failure, FailureCode, MAX_TYPED, Typed};
 use super::message::MessageId;
 
 /// Bytes in front of the records of an ask, a one-way message or a cancel.
@@ -16,6 +16,8 @@ pub const REQUEST_HEADER: usize = 24;
 pub const REPLY_HEADER: usize = 16;
 /// Largest failure frame in bytes; no node may announce a smaller limit for frames.
 pub const MAX_FAILURE: usize = 4096;
+/// Bytes in front of a typed error: its id and its length.
+const TYPED_HEADER: usize = 6;
 /// Longest endpoint name in bytes.
 pub const MAX_NAME: usize = 255;
 
@@ -141,9 +143,7 @@ pub enum Frame<'a> {
         /// Present if the ask used a name that exists.
         resolved: Option<Resolved>,
         /// What went wrong.
-        code: FailureCode,
-        /// The same in words.
-        text: &'a str,
+        failure: Failure<'a>,
     },
     /// The asker does not wait any longer.
     Cancel {
@@ -306,12 +306,20 @@ fn begin_answer(out: &mut Vec<u8>, kind: u8, request: u64, resolved: Option<Reso
 
 /// Writes a whole failure frame. The text is cut so that the frame has at most [`MAX_FAILURE`] bytes, which every
 /// node accepts.
-pub fn write_failure(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>, code: FailureCode, text: &str) {
+pub fn write_failure(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>, failure: &Failure<'_>) {
     let start = begin_answer(out, KIND_FAILURE, request, resolved);
-    let text = &text[..text.floor_char_boundary(MAX_FAILURE - (out.len() - start) - 4)];
-    out.extend_from_slice(&(code as u16).to_le_bytes());
+    let typed = failure.typed.filter(|typed| typed.bytes.len() <= MAX_TYPED);
+    let behind = typed.map_or(0, |typed| TYPED_HEADER + typed.bytes.len());
+    let room = MAX_FAILURE - (out.len() - start) - 4 - behind;
+    let text = &failure.text[..failure.text.floor_char_boundary(room)];
+    out.extend_from_slice(&(failure.code as u16).to_le_bytes());
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
+    if let Some(Typed { id, bytes }) = typed {
+        out.extend_from_slice(&id.to_le_bytes());
+        out.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+        out.extend_from_slice(bytes);
+    }
     set_length(out, start);
 }
 
@@ -437,10 +445,17 @@ impl<'a> Frame<'a> {
         let bad = FrameError::BadRecord("failure");
         let (head, rest) = rest.split_first_chunk::<4>().ok_or(bad)?;
         let code = FailureCode::from_wire(u16::from_le_bytes([head[0], head[1]]));
-        let text = rest.get(..u16::from_le_bytes([head[2], head[3]]) as usize).ok_or(bad)?;
+        let (text, behind) = rest.split_at_checked(u16::from_le_bytes([head[2], head[3]]) as usize).ok_or(bad)?;
         let text = std::str::from_utf8(text).map_err(|_| bad)?;
-        Ok(Frame::Failure { request, resolved, code, text })
+        Ok(Frame::Failure { request, resolved, failure: Failure { code, text, typed: take_typed(behind) } })
     }
+}
+
+/// The typed error behind the text of a failure; anything else there is ignored.
+fn take_typed(behind: &[u8]) -> Option<Typed<&[u8]>> {
+    let (head, rest) = behind.split_first_chunk::<TYPED_HEADER>()?;
+    let bytes = rest.get(..u16::from_le_bytes([head[4], head[5]]) as usize)?;
+    Some(Typed { id: u32::from_le_bytes([head[0], head[1], head[2], head[3]]), bytes })
 }
 
 #[inline]

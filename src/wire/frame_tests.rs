@@ -40,12 +40,12 @@ fn answers_survive_the_trip() {
         draft.finish(100).unwrap();
         assert_eq!(Frame::parse(&out).unwrap(), Frame::Reply { request: 8, resolved, payload: &[42] });
 
-        let mut out = Vec::new();
-        write_failure(&mut out, 8, resolved, FailureCode::Handler, "no");
-        assert_eq!(
-            Frame::parse(&out).unwrap(),
-            Frame::Failure { request: 8, resolved, code: FailureCode::Handler, text: "no" }
-        );
+        for typed in [None, Some(Typed { id: 0xfeed, bytes: &[1u8, 2, 3][..] }), Some(Typed { id: 0, bytes: &[] })] {
+            let mut out = Vec::new();
+            let failure = Failure { code: FailureCode::Handler, text: "no", typed };
+            write_failure(&mut out, 8, resolved, &failure);
+            assert_eq!(Frame::parse(&out).unwrap(), Frame::Failure { request: 8, resolved, failure });
+        }
     }
     for target in [Target::Id(EndpointId(7)), Target::Name("bank")] {
         let mut out = Vec::new();
@@ -58,11 +58,28 @@ fn answers_survive_the_trip() {
 fn a_failure_fits_the_smallest_limit_whatever_its_text() {
     for text in ["ü".repeat(5000), "x".repeat(4095), String::new()] {
         for resolved in [None, Some(Resolved { endpoint: EndpointId(1), core: None })] {
-            let mut out = vec![7; 9];
-            write_failure(&mut out, 8, resolved, FailureCode::Handler, &text);
-            assert!(out.len() - 9 <= MAX_FAILURE);
-            assert!(matches!(Frame::parse(&out[9..]), Ok(Frame::Failure { text: cut, .. }) if text.starts_with(cut)));
+            for size in [None, Some(0), Some(MAX_TYPED)] {
+                let bytes = vec![9; size.unwrap_or(0)];
+                let typed = size.map(|_| Typed { id: 5, bytes: &bytes[..] });
+                let mut out = vec![7; 9];
+                write_failure(&mut out, 8, resolved, &Failure { code: FailureCode::Handler, text: &text, typed });
+                assert!(out.len() - 9 <= MAX_FAILURE);
+                let Ok(Frame::Failure { failure, .. }) = Frame::parse(&out[9..]) else { panic!() };
+                assert!(text.starts_with(failure.text) && failure.typed == typed);
+            }
         }
+    }
+}
+
+#[test]
+fn what_is_no_typed_error_behind_the_text_of_a_failure_is_ignored() {
+    let mut frame = Vec::new();
+    write_failure(&mut frame, 8, None, &Failure::new(FailureCode::Handler, "text"));
+    for junk in [&[1][..], &[1, 2, 3, 4, 5], &[1, 2, 3, 4, 1, 0], &[0xff; 40]] {
+        let mut frame = [&frame[..], junk].concat();
+        set_length(&mut frame, 0);
+        let failure = Failure::new(FailureCode::Handler, "text");
+        assert_eq!(Frame::parse(&frame), Ok(Frame::Failure { request: 8, resolved: None, failure }));
     }
 }
 
@@ -114,7 +131,8 @@ fn every_cut_and_every_flipped_byte_is_an_error_or_another_frame_but_no_panic() 
     let whole = request(head, b"payload");
     let mut failure = Vec::new();
     let resolved = Some(Resolved { endpoint: EndpointId(1), core: None });
-    write_failure(&mut failure, 8, resolved, FailureCode::Handler, "text");
+    let typed = Some(Typed { id: 5, bytes: &[6u8; 7][..] });
+    write_failure(&mut failure, 8, resolved, &Failure { code: FailureCode::Handler, text: "text", typed });
     for frame in [whole, failure] {
         for cut in 0..frame.len() {
             let _ = Frame::parse(&frame[..cut]);
