@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::lanes::LaneItem;
-use super::node::{Ending, Injected, now};
+use super::node::{Ending, Injected};
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::call::ReplyPath;
@@ -27,8 +27,20 @@ const MESSAGES_PER_ENDPOINT: usize = 64;
 const MESSAGES_PER_LANE: usize = 256;
 /// Pause before accepting again after the system refused a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often a core that spins looks at the clock, in looks at its memory.
-const LOOKS_PER_CLOCK: u32 = 64;
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is more to do: the next step is due.
+    Busy,
+    /// Nothing is left to do until something arrives.
+    Idle {
+        /// Whether this step did anything.
+        worked: bool,
+    },
+    /// The env has shut down.
+    Ended,
+}
 
 /// A core: its ring, and the loop that drives everything on it.
 ///
@@ -36,11 +48,11 @@ const LOOKS_PER_CLOCK: u32 = 64;
 /// budget, fires timers, and then sends what has gathered: one send for each connection, one wake-up for each core
 /// that sleeps, all submitted with one system call. Reactions only ever note what is to be sent.
 pub struct Core {
-    ring: Ring,
-    shard: Rc<Shard>,
+    pub(super) ring: Ring,
+    pub(super) shard: Rc<Shard>,
     path: Rc<dyn ReplyPath>,
     listener: Option<SocketId>,
-    idle: IdleState,
+    pub(super) idle: IdleState,
     completions: Vec<Completion>,
     injected: VecDeque<Injected>,
     arrived: Vec<LaneItem>,
@@ -71,30 +83,31 @@ impl Core {
         }
     }
 
-    /// Runs until the env has shut down.
-    pub fn run(&mut self) -> io::Result<()> {
-        loop {
-            let happened = self.turn();
-            if self.shard.closing.get().is_some() && self.has_ended() {
-                break;
-            }
-            let busy = self.flush() || self.shard.executor.ready_len() > 0 || self.owes_quiet();
-            // What is to be sent leaves before the bookkeeping. A core that is about to sleep sends as it does.
-            if self.ring.wants_enter() && (busy || !matches!(self.idle.spin_for(), SpinFor::No)) {
-                self.ring.submit()?;
-            }
-            if happened {
-                self.shard.count(|counters| counters.turns += 1);
-                self.publish();
-            }
-            if !busy {
-                self.idle()?;
-            } else if !happened {
-                // A full lane: its core may want this CPU.
-                std::thread::yield_now();
-            }
+    /// One turn with its sends. Whoever drives the core calls this over and over, with the core
+    /// [entered](super::current::enter), and not again after an end.
+    ///
+    /// # Errors
+    /// The kernel refuses to serve the ring: the core cannot go on.
+    #[inline]
+    pub fn step(&mut self) -> io::Result<Step> {
+        let worked = self.turn();
+        if self.shard.closing.get().is_some() && self.has_ended() {
+            self.end()?;
+            return Ok(Step::Ended);
         }
-        self.end()
+        let busy = self.flush() || self.shard.executor.ready_len() > 0 || self.owes_quiet();
+        // What is to be sent leaves before the bookkeeping. A core that is about to sleep sends as it does.
+        if self.ring.wants_enter() && (busy || !matches!(self.idle.spin_for(), SpinFor::No)) {
+            self.ring.submit()?;
+        }
+        if worked {
+            self.shard.count(|counters| counters.turns += 1);
+            self.publish();
+        } else if busy {
+            // A full lane: its core may want this CPU.
+            std::thread::yield_now();
+        }
+        Ok(if busy { Step::Busy } else { Step::Idle { worked } })
     }
 
     /// One turn without its sends; true if anything happened.
@@ -278,77 +291,7 @@ impl Core {
         }
     }
 
-    /// Nothing is left to do: spin for a while, then sleep.
-    fn idle(&mut self) -> io::Result<()> {
-        // Our own sends complete at once as a rule: that says nothing about how soon others answer.
-        if self.ring.has_completions() {
-            return Ok(());
-        }
-        let began = now();
-        let until = match self.idle.spin_for() {
-            SpinFor::No => began,
-            SpinFor::Until(nanoseconds) => began.saturating_add(nanoseconds),
-            SpinFor::Forever => u64::MAX,
-        };
-        if until == began || !self.spin(until)? {
-            self.park()?;
-        }
-        self.idle.learn(now().saturating_sub(began));
-        Ok(())
-    }
-
-    /// Looks at memory until something has arrived; false if the time is up first.
-    fn spin(&mut self, until: u64) -> io::Result<bool> {
-        let timer = self.shard.timers.borrow().next_deadline().unwrap_or(u64::MAX);
-        let mut look = 0u32;
-        loop {
-            // It may spin for hours: the count only paces the looks at the clock.
-            look = look.wrapping_add(1);
-            if self.ring.has_completions() || self.something_arrived() {
-                return Ok(true);
-            }
-            if self.ring.wants_enter() {
-                self.ring.submit()?;
-                return Ok(true);
-            }
-            if look.is_multiple_of(LOOKS_PER_CLOCK) {
-                let now = now();
-                if now >= timer {
-                    return Ok(true);
-                }
-                if now >= until {
-                    return Ok(false);
-                }
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    fn something_arrived(&self) -> bool {
-        !self.shard.node.cores[usize::from(self.shard.core)].injector.is_empty()
-            || !self.shard.lanes.borrow().nothing_arrived()
-    }
-
-    /// Sleeps until a completion, a wake-up or a timer. Others see the flag before this core looks a last time, so
-    /// whatever they add after that look comes with a wake-up.
-    fn park(&mut self) -> io::Result<()> {
-        let node = self.shard.node.clone();
-        let door = &node.cores[usize::from(self.shard.core)];
-        door.park.prepare();
-        if self.something_arrived() || self.ring.has_completions() {
-            door.park.cancel();
-            return Ok(());
-        }
-        self.shard.count(|counters| counters.parks += 1);
-        self.publish();
-        let timer = self.shard.timers.borrow().next_deadline();
-        let timeout = timer.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())));
-        let waited = self.ring.wait(timeout);
-        door.park.cancel();
-        waited
-    }
-
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         let mut all = self.shard.read_counters();
         let ring = self.ring.stats();
         all.enters = ring.enters;

@@ -16,6 +16,7 @@ pub mod lanes;
 pub mod links;
 pub mod node;
 pub mod requests;
+pub mod rest;
 #[expect(clippy::module_inception, reason = "the shard of a core is the concept that this floor is named for")]
 pub mod shard;
 pub mod sleep;
