@@ -16,7 +16,8 @@ use crate::dispatch::verifier::VERIFIER;
 use crate::env::RpcEnv;
 use crate::error::StartError;
 use crate::executor::idle::Idle;
-use crate::host::thread::{self, Start, StartFailure};
+use crate::host::life::{Start, StartFailure};
+use crate::host::thread;
 use crate::ring::{Capabilities, Feature};
 use crate::shard::node::{Ending, Node};
 use crate::wire::frame::EndpointId;
@@ -147,13 +148,11 @@ fn start_cores(
         let start = Start {
             node: node.clone(),
             core: core as u16,
-            cpu: Some(cpu),
             listener: listeners.next(),
             capabilities: capabilities.clone(),
             verifier,
-            ready: ready.clone(),
         };
-        if let Err(error) = thread::spawn(start) {
+        if let Err(error) = thread::spawn(start, cpu, ready.clone(), thread::alone) {
             failure.get_or_insert(StartError::Thread { core, cause: error.to_string().into() });
             node.reach(core as u16, Ending::Clear);
             node.core_ended();

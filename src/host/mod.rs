@@ -1,3 +1,4 @@
-//! Ways to run a core. So far: on a thread of its own.
+//! Ways to run a core: on a thread of its own.
 
+pub(crate) mod life;
 pub(crate) mod thread;

@@ -1,0 +1,113 @@
+//! A core's life, wherever it is led.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::dispatch::verifier::{EndpointVerifier, VERIFIER};
+use crate::executor::tasks::Executor;
+use crate::executor::waker::claim_core;
+use crate::ring::{Capabilities, Ring, RingConfig, SetupError};
+use crate::shard::core::Core;
+use crate::shard::current::{self, Entered, Serving};
+use crate::shard::node::{Ending, Node};
+use crate::shard::shard::Shard;
+use crate::wire::frame::EndpointId;
+
+/// What a core comes to life with.
+pub(crate) struct Start {
+    /// The env.
+    pub(crate) node: Arc<Node>,
+    /// Number of the core.
+    pub(crate) core: u16,
+    /// The listening socket, in server mode.
+    pub(crate) listener: Option<OwnedFd>,
+    /// What the kernel offers.
+    pub(crate) capabilities: Capabilities,
+    /// Id of the built-in endpoint.
+    pub(crate) verifier: EndpointId,
+}
+
+/// Why a core did not come to life.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartFailure {
+    /// Its ring could not be made.
+    #[error(transparent)]
+    Ring(#[from] SetupError),
+    /// Its thread or its runtime could not be made, or this process has too many cores.
+    #[error("cannot start core {0}: {1}")]
+    Thread(u16, io::Error),
+}
+
+/// A core's life on its thread. When it is dropped the core has ended, however that came about, and whoever waits for
+/// the core is told: asks fail, and the other cores of the env shut down.
+///
+/// Made on the core's thread, whether or not the core then comes to life, and dropped there.
+pub(crate) struct Life {
+    node: Arc<Node>,
+    core: u16,
+    /// From birth to a natural end.
+    shard: Option<Rc<Shard>>,
+    _serving: Serving,
+}
+
+impl Life {
+    pub(crate) fn new(node: &Arc<Node>, core: u16) -> Life {
+        Life { node: node.clone(), core, shard: None, _serving: current::serve() }
+    }
+
+    /// Makes the core. It is entered as long as the first value lives, which should be dropped after the second.
+    pub(crate) fn begin(&mut self, start: Start) -> Result<(Entered, Core), StartFailure> {
+        let Start { node, core, listener, capabilities, verifier } = start;
+        let config = &node.config;
+        let ring_config = RingConfig {
+            cq_entries: config.completions,
+            buffers: config.receive_buffers,
+            buffer_size: config.receive_buffer_bytes,
+            // A queue of completions is never shorter than that of submissions.
+            sq_entries: RingConfig::default().sq_entries.min(config.completions),
+        };
+        let ring = Ring::new(&ring_config, &capabilities)?;
+        if *ring.capabilities() != capabilities {
+            tracing::warn!(core, got = %ring.capabilities(), "the kernel refused a feature to this core's ring");
+        }
+        let index = claim_core(node.remote_wake(core)).map_err(|e| StartFailure::Thread(core, io::Error::other(e)))?;
+        let executor = Executor::new(&index, config.tasks);
+        // The first to set it, as the door is this core's alone.
+        let _ = node.cores[usize::from(core)].waker.set(ring.waker());
+        let directory = node.directory.clone();
+        let shard = Rc::new(Shard::new(node, core, executor));
+        self.shard = Some(shard.clone());
+        let entered = current::enter(&shard);
+        shard.host(verifier, VERIFIER.into(), || EndpointVerifier::new(directory), Box::new(|_| ()));
+        shard.verifier.set(Some(verifier));
+        Ok((entered, Core::new(ring, shard, listener)))
+    }
+
+    /// The core has come to its natural end, or to one by an error.
+    pub(crate) fn ended(&mut self, outcome: io::Result<()>) {
+        match outcome {
+            Ok(()) => self.shard = None,
+            Err(error) => {
+                tracing::error!(core = self.core, %error, "a core has ended: the kernel refused to serve its ring");
+            }
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        if let Some(shard) = self.shard.take() {
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                let _entered = current::enter(&shard);
+                shard.end();
+            }));
+        }
+        drop(self.node.cores[usize::from(self.core)].injector.close());
+        self.node.reach(self.core, Ending::Clear);
+        self.node.shutdown(self.node.config.drain);
+        self.node.core_ended();
+    }
+}
