@@ -77,7 +77,8 @@ pub use address::{Address, AddressError};
 pub use builder::Builder;
 pub use config::{Config, CoreSet};
 pub use dispatch::context::{CallContext, Caller, EndpointContext};
-pub use dispatch::endpoint::{Endpoint, Handle, HandleSync, Handlers};
+pub use dispatch::endpoint::{Endpoint, Handle, HandleDeferred, HandleSync, Handlers};
+pub use dispatch::replier::Replier;
 pub use endpoint_ref::{Asking, EndpointRef};
 pub use env::RpcEnv;
 pub use error::{

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::context::EndpointContext;
+use super::deferred::Deferrals;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::ConnectionId;
 use crate::wire::codec::{self, CodecError};
@@ -19,7 +20,7 @@ use crate::wire::frame::{EndpointId, Resolved};
 pub const NO_DEADLINE: u64 = u64::MAX;
 
 /// Where a request came from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Origin {
     /// The same core.
     Here,
@@ -71,6 +72,23 @@ pub trait ReplyPath {
     fn node(&self) -> Arc<dyn Any + Send + Sync>;
     /// Stops an endpoint of this env on all its cores; on this one it takes no further message from now on.
     fn stop(&self, endpoint: EndpointId);
+    /// The asks of this core whose answer was left to a replier.
+    fn deferrals(&self) -> &Deferrals;
+    /// The way to this core from any thread.
+    fn way_back(&self) -> Arc<dyn WayBack>;
+}
+
+/// Something to be done at a core.
+pub type AtCore = Box<dyn FnOnce(&dyn ReplyPath) + Send>;
+
+/// The way back to a core for what has left it.
+pub trait WayBack: Send + Sync {
+    /// The core, if this is its own thread.
+    fn here(&self) -> Option<Rc<dyn ReplyPath>>;
+    /// Has the core do something; dropped if the core has ended. For answers only: their number is bounded by the asks.
+    fn send(&self, job: AtCore);
+    /// Now, in nanoseconds of the core's clock.
+    fn now(&self) -> u64;
 }
 
 /// Answers a request that reaches no handler; nothing happens if no answer is expected.
@@ -96,7 +114,15 @@ pub trait Reply {
     fn take(&mut self) -> Option<Parcel>;
 }
 
-struct ReplyValue<R>(Option<R>);
+/// A reply that has not been sent.
+pub(super) struct ReplyValue<R>(Option<R>);
+
+impl<R> ReplyValue<R> {
+    #[inline]
+    pub(super) fn new(value: R) -> ReplyValue<R> {
+        ReplyValue(Some(value))
+    }
+}
 
 impl<R> Drop for ReplyValue<R> {
     #[inline]
@@ -130,13 +156,15 @@ impl<R: Serialize + Send + 'static> Reply for ReplyValue<R> {
 pub struct Responder {
     call: Call,
     here: EndpointContext,
+    /// Whether the answer is still to be given.
+    owed: bool,
 }
 
 impl Responder {
     /// The duty of an endpoint to answer `call`.
     #[inline]
     pub fn new(call: Call, here: EndpointContext) -> Responder {
-        Responder { call, here }
+        Responder { call, here, owed: call.request != 0 }
     }
 
     /// The call.
@@ -150,11 +178,16 @@ impl Responder {
         &self.here
     }
 
+    /// Somebody else has taken over the duty.
+    pub(super) fn pass_on(&mut self) {
+        self.owed = false;
+    }
+
     /// Answers with what a handler returned.
     #[inline]
     pub fn finish<R: Serialize + Send + 'static>(self, result: Result<R, HandlerError>) {
         match result {
-            Ok(value) => self.answer(Answer::Value(&mut ReplyValue(Some(value)))),
+            Ok(value) => self.answer(Answer::Value(&mut ReplyValue::new(value))),
             Err(error) => self.answer(Answer::Failure(error.failure())),
         }
     }
@@ -166,9 +199,8 @@ impl Responder {
 
     #[inline]
     fn answer(mut self, answer: Answer<'_>) {
-        if self.call.request != 0 {
+        if std::mem::take(&mut self.owed) {
             self.here.path().answer(&self.call, answer);
-            self.call.request = 0;
         }
     }
 }
@@ -176,7 +208,7 @@ impl Responder {
 impl Drop for Responder {
     #[inline]
     fn drop(&mut self) {
-        if self.call.request != 0 {
+        if self.owed {
             let failure = Failure::new(FailureCode::NeverReplied, "");
             self.here.path().answer(&self.call, Answer::Failure(failure));
         }

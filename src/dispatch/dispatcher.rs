@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use super::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder, refuse};
 use super::context::EndpointContext;
+use super::deferred::Deferrals;
 use super::erased::{AnyEndpoint, Payload};
 use super::inbox::{Body, Envelope, Inbox, InboxLimits};
 use crate::executor::future_cell::FutureCell;
@@ -80,11 +81,18 @@ pub struct Dispatcher {
     queued: Cell<usize>,
     /// Buffers for messages that wait as bytes; the core's own pool.
     spares: Rc<RefCell<Spares>>,
+    /// Asks that repliers are to answer. They outlive their endpoints.
+    deferrals: Deferrals,
 }
 
 impl Dispatcher {
-    /// A shard without endpoints.
-    pub fn new(executor: Rc<Executor>, limits: InboxLimits, spares: Rc<RefCell<Spares>>) -> Dispatcher {
+    /// A shard without endpoints, which defers up to `deferred` asks.
+    pub fn new(
+        executor: Rc<Executor>,
+        limits: InboxLimits,
+        deferred: usize,
+        spares: Rc<RefCell<Spares>>,
+    ) -> Dispatcher {
         Dispatcher {
             slots: RefCell::default(),
             ended: RefCell::default(),
@@ -94,7 +102,13 @@ impl Dispatcher {
             live: Cell::new(0),
             queued: Cell::new(0),
             spares,
+            deferrals: Deferrals::new(deferred),
         }
+    }
+
+    /// The asks whose answer was left to a replier.
+    pub fn deferrals(&self) -> &Deferrals {
+        &self.deferrals
     }
 
     /// Puts an endpoint in the place that its id names and queues its `on_start`.
@@ -407,10 +421,14 @@ impl Dispatcher {
         }
         self.live.set(0);
         self.queued.set(0);
+        self.deferrals.end_all();
     }
 
-    /// The asker of a call has given up: takes its message out of the inbox, or stops its handler.
+    /// The asker of a call has given up: takes its message out of the inbox, stops its handler, or tells its replier.
     pub fn cancel(&self, id: EndpointId, origin: Origin, request: u64) {
+        if self.deferrals.cancel(origin, request) {
+            return self.count(|stats| stats.cancelled += 1);
+        }
         let Some(slot) = self.find(id) else { return };
         if slot.phase.get() == Phase::Busy && slot.current.get() == Some((origin, request)) {
             // Borrowed means that this very handler runs and drops the ask itself: then it goes on.

@@ -3,7 +3,8 @@
 use std::future::Future;
 
 use super::context::{CallContext, EndpointContext};
-use super::erased::{Entry, run_async, run_sync};
+use super::erased::{Entry, run_async, run_deferred, run_sync};
+use super::replier::Replier;
 use crate::wire::failure::HandlerError;
 use crate::wire::message::{Ask, Message, MessageId, OneWay};
 
@@ -55,6 +56,16 @@ pub trait HandleSync<M: Message>: Endpoint {
     fn handle(&mut self, message: M, context: &mut CallContext) -> Result<M::Reply, HandlerError>;
 }
 
+/// Handles asks of type `M` whose answer comes later: from another handler, a task or another thread.
+pub trait HandleDeferred<M: Ask>: Endpoint {
+    /// Takes one ask and sees to it that `replier` is used, at any time. It must not block.
+    ///
+    /// An error goes to the asker, unless the replier was quicker, and then to [`Endpoint::on_error`]; what the replier
+    /// says afterwards is dropped.
+    fn handle(&mut self, message: M, replier: Replier<M::Reply>, context: &mut CallContext)
+    -> Result<(), HandlerError>;
+}
+
 /// The list of messages that an endpoint handles; filled in by [`Endpoint::handlers`].
 pub struct Handlers<E> {
     entries: Vec<Entry<E>>,
@@ -81,6 +92,14 @@ impl<E: Endpoint> Handlers<E> {
         E: HandleSync<M>,
     {
         self.add::<M>(run_sync::<E, M>)
+    }
+
+    /// Asks of type `M` are taken by [`HandleDeferred`] and answered later.
+    pub fn ask_deferred<M: Ask>(&mut self) -> &mut Self
+    where
+        E: HandleDeferred<M>,
+    {
+        self.add::<M>(run_deferred::<E, M>)
     }
 
     /// One-way messages of type `M` are handled by [`Handle`].

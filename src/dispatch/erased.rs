@@ -11,15 +11,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::call::Responder;
+use super::call::{Answer, Responder};
 use super::context::{CallContext, EndpointContext};
-use super::endpoint::{Clash, Endpoint, Handle, HandleSync, Handlers, find_clash};
+use super::endpoint::{Clash, Endpoint, Handle, HandleDeferred, HandleSync, Handlers, find_clash};
+use super::replier::Replier;
 use crate::executor::catch::catch;
 use crate::executor::future_cell::FutureCell;
 use crate::mesh::parcel::Parcel;
 use crate::wire::codec;
-use crate::wire::failure::{FailureCode, HandlerError, panic_text};
-use crate::wire::message::{Message, MessageId};
+use crate::wire::failure::{Failure, FailureCode, HandlerError, panic_text};
+use crate::wire::message::{Ask, Message, MessageId};
 
 /// A message as it reaches its endpoint.
 pub enum Payload<'a> {
@@ -163,6 +164,40 @@ pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
     let result = catch_unwind(AssertUnwindSafe(|| endpoint.handle(message, &mut context)))
         .unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))));
     answer(&mut *endpoint, context, result);
+    Poll::Ready(())
+}
+
+pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(
+    endpoint: &Rc<RefCell<E>>,
+    payload: Payload<'_>,
+    responder: Responder,
+    _: &mut FutureCell,
+    _: &mut Context<'_>,
+) -> Poll<()> {
+    let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
+    let mut context = CallContext { responder };
+    let Ok((replier, deferred)) = Replier::new(&mut context) else {
+        let text = format!("the table of deferred asks of core {} (Config::deferred)", context.core());
+        context.responder.fail(FailureCode::Overloaded, &text);
+        return Poll::Ready(());
+    };
+    let mut endpoint = endpoint.borrow_mut();
+    let result = catch_unwind(AssertUnwindSafe(|| endpoint.handle(message, replier, &mut context)))
+        .unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))));
+    let path = context.path();
+    let unanswered = path.deferrals().handled(&deferred);
+    let failure = match &result {
+        Err(error) => Some(error.failure()),
+        Ok(()) => unanswered.then(|| Failure::new(FailureCode::NeverReplied, "")),
+    };
+    if let Some(failure) = failure
+        && path.deferrals().take(&deferred)
+    {
+        path.answer(deferred.call(), Answer::Failure(failure));
+    }
+    if let Err(error) = result {
+        report(&mut *endpoint, &error);
+    }
     Poll::Ready(())
 }
 

@@ -5,9 +5,11 @@
 
 pub mod call;
 pub mod context;
+pub mod deferred;
 pub mod directory;
 pub mod dispatcher;
 pub mod endpoint;
 pub mod erased;
 pub mod inbox;
+pub mod replier;
 pub mod verifier;

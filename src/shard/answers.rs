@@ -6,9 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::current;
 use super::lanes::LaneItem;
+use super::node::{Injected, Node, now};
 use super::shard::Shard;
-use crate::dispatch::call::{Answer, Call, Origin, Reply, ReplyPath};
+use crate::dispatch::call::{Answer, AtCore, Call, Origin, Reply, ReplyPath, WayBack};
+use crate::dispatch::deferred::Deferrals;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::{Connection, ConnectionId, Phase};
 use crate::net::errors::AskError;
@@ -84,7 +87,7 @@ impl ReplyPath for Shard {
     }
 
     fn exact_now(&self) -> u64 {
-        super::node::now()
+        now()
     }
 
     #[inline]
@@ -99,6 +102,36 @@ impl ReplyPath for Shard {
     fn stop(&self, endpoint: EndpointId) {
         self.dispatcher.stop(endpoint);
         self.node.stop(endpoint);
+    }
+
+    fn deferrals(&self) -> &Deferrals {
+        self.dispatcher.deferrals()
+    }
+
+    fn way_back(&self) -> Arc<dyn WayBack> {
+        self.home.clone()
+    }
+}
+
+/// Leads back to a core.
+pub(super) struct Home {
+    pub(super) node: Arc<Node>,
+    pub(super) core: u16,
+}
+
+impl WayBack for Home {
+    fn here(&self) -> Option<Rc<dyn ReplyPath>> {
+        let shard = current::get().filter(|shard| shard.core == self.core && shard.node.id == self.node.id)?;
+        Some(shard)
+    }
+
+    fn send(&self, job: AtCore) {
+        let job = move |shard: &Rc<Shard>| job(&**shard);
+        self.node.cores[usize::from(self.core)].inject_always(Injected::Job(Box::new(job)));
+    }
+
+    fn now(&self) -> u64 {
+        now()
     }
 }
 

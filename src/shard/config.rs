@@ -28,6 +28,8 @@ pub struct Config {
     pub outbox_bytes: usize,
     /// Asks per core that wait for their answer: 65,536.
     pub pending_asks: usize,
+    /// Asks per core whose handler left the answer to a [`Replier`](crate::Replier): 65,536.
+    pub deferred: usize,
     /// Connections per core, both directions: 10,240. Further ones are closed at once.
     pub connections: usize,
     /// Tasks and endpoints per core: 1,048,576.
@@ -72,6 +74,7 @@ impl Default for Config {
             inbox_bytes: 64 << 20,
             outbox_bytes: 4 << 20,
             pending_asks: 65_536,
+            deferred: 65_536,
             connections: 10_240,
             tasks: 1 << 20,
             lane_messages: 1024,
@@ -101,6 +104,7 @@ impl Config {
             ("inbox_bytes", self.inbox_bytes),
             ("outbox_bytes", self.outbox_bytes),
             ("pending_asks", self.pending_asks),
+            ("deferred", self.deferred),
             ("connections", self.connections),
             ("tasks", self.tasks),
             ("lane_messages", self.lane_messages),

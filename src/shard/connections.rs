@@ -232,7 +232,12 @@ impl Shard {
             drop(connections);
             self.link_down(peer, &connection, cause);
             self.connections.borrow_mut().insert(connection);
+        } else {
+            drop(connections);
         }
+        // Nobody waits for what repliers still owe over it.
+        self.dispatcher.deferrals().end_connection(id);
+        self.tell_connection_ended(id);
     }
 
     /// The ring has closed the socket.

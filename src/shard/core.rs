@@ -335,6 +335,10 @@ impl Core {
 
     /// Closes everything that is left.
     fn end(&mut self) -> io::Result<()> {
+        self.shard.settle_deferred();
+        self.flush();
+        // Out of here before the connections close.
+        self.ring.submit()?;
         self.shard.end();
         self.flush();
         self.ring.submit()?;

@@ -68,7 +68,7 @@ counters! {
     replies_late,
     /// Messages whose handler ran.
     handled,
-    /// Messages refused since an inbox, an outbox, a lane or the table of pending asks was full.
+    /// Messages refused since an inbox, an outbox, a lane, the table of pending asks or that of deferred ones was full.
     overloaded,
     /// Messages dropped since their deadline had passed.
     expired,
@@ -135,6 +135,8 @@ counters! {
     connections,
     /// Now: asks that wait for their answer.
     pending_asks,
+    /// Now: asks whose answer was left to a replier.
+    deferred,
     /// Now: endpoints, the built-in one included.
     endpoints,
     /// Now: tasks and endpoints.

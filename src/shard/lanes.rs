@@ -39,6 +39,13 @@ pub enum LaneItem {
         /// The frame.
         frame: Vec<u8>,
     },
+    /// A connection of the sender has ended, over which requests may have been passed on.
+    ConnectionEnded {
+        /// The core that owned it.
+        core: u16,
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// The asker has given up.
     Cancel {
         /// The endpoint that was asked.
@@ -118,6 +125,15 @@ impl Shard {
     pub fn lane_answer(&self, core: u16, item: LaneItem) {
         self.with_lane(core, |to| to.lane.send(item));
         self.count(|counters| counters.lane_sent += 1);
+    }
+
+    /// Tells the cores that may have been passed requests of this connection that it has ended.
+    pub(super) fn tell_connection_ended(&self, connection: ConnectionId) {
+        let lanes: Vec<_> = self.lanes.borrow().senders.iter().map(Option::is_some).collect();
+        for core in (0..).zip(lanes).filter_map(|(core, exists)| exists.then_some(core)) {
+            // As many as there are connections, whose number is bounded: never refused.
+            self.lane_answer(core, LaneItem::ConnectionEnded { core: self.core, connection });
+        }
     }
 
     fn with_lane<R>(&self, core: u16, send: impl FnOnce(&mut To) -> R) -> R {

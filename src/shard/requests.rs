@@ -144,6 +144,9 @@ impl Shard {
                 Err(failure) => self.fail(AskKey(request), &failure.as_failure()),
             },
             LaneItem::Frame { connection, request, frame } => self.send_frame(connection, request, frame),
+            LaneItem::ConnectionEnded { core, connection } => {
+                self.dispatcher.deferrals().end_passed(connection, core);
+            }
             LaneItem::Cancel { endpoint, origin, request } => self.dispatcher.cancel(endpoint, origin, request),
         }
     }

@@ -6,11 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::answers::Home;
 use super::counters::CoreSnapshot;
 use super::lanes::Lanes;
 use super::node::{Job, Node, now};
 use super::sleep::Sleepers;
 use super::timeouts::Timer;
+use crate::dispatch::call::refuse;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::inbox::InboxLimits;
 use crate::executor::tasks::Executor;
@@ -20,7 +22,7 @@ use crate::net::errors::AskError;
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
 use crate::net::writer::Spares;
-use crate::wire::failure::panic_text;
+use crate::wire::failure::{FailureCode, panic_text};
 use crate::wire::frame::EndpointId;
 
 /// What the core is to do with its ring at the end of the turn.
@@ -78,6 +80,8 @@ pub struct Shard {
     pub actions: RefCell<Vec<Action>>,
     /// Connections with something to send.
     pub dirty: RefCell<Vec<ConnectionId>>,
+    /// Leads repliers back here.
+    pub(super) home: Arc<Home>,
     /// The counters that this floor keeps.
     pub counters: RefCell<CoreSnapshot>,
     /// The built-in endpoint, which ends last.
@@ -95,7 +99,7 @@ impl Shard {
         let spares = Rc::<RefCell<Spares>>::default();
         Shard {
             core,
-            dispatcher: Dispatcher::new(executor.clone(), limits, spares.clone()),
+            dispatcher: Dispatcher::new(executor.clone(), limits, node.config.deferred, spares.clone()),
             executor,
             pending: RefCell::new(Pending::new(node.config.pending_asks)),
             connections: RefCell::default(),
@@ -106,6 +110,7 @@ impl Shard {
             sleepers: RefCell::default(),
             actions: RefCell::default(),
             dirty: RefCell::default(),
+            home: Arc::new(Home { node: node.clone(), core }),
             counters: RefCell::default(),
             verifier: Cell::new(None),
             closing: Cell::new(None),
@@ -158,9 +163,19 @@ impl Shard {
         }
     }
 
-    /// Whether no handler runs any more: no endpoint is left but the built-in one, and what they sent is in the lanes.
+    /// Whether no handler runs any more: no endpoint is left but the built-in one, no replier owes an answer, and what
+    /// they sent is in the lanes.
     pub fn is_quiet(&self) -> bool {
-        self.dispatcher.live() <= usize::from(self.verifier.get().is_some()) && self.lanes.borrow().is_clear()
+        self.dispatcher.live() <= usize::from(self.verifier.get().is_some())
+            && self.dispatcher.deferrals().is_empty()
+            && self.lanes.borrow().is_clear()
+    }
+
+    /// Answers in the stead of the repliers that are left when the time for the shutdown is up.
+    pub fn settle_deferred(self: &Rc<Self>) {
+        for deferred in self.dispatcher.deferrals().end_all() {
+            refuse(deferred.call(), &self.path(), FailureCode::Stopped, "");
+        }
     }
 
     /// Whether nothing is left to send to a peer.
@@ -185,7 +200,10 @@ impl Shard {
         let mut all = *self.counters.borrow();
         let dispatch = self.dispatcher.stats();
         all.handled = dispatch.handled;
-        all.overloaded += dispatch.overloaded;
+        let deferrals = self.dispatcher.deferrals();
+        all.overloaded += dispatch.overloaded + deferrals.refused();
+        all.replies_late += deferrals.late();
+        all.deferred = deferrals.len() as u64;
         all.expired = dispatch.expired;
         all.cancelled = dispatch.cancelled;
         all.unknown_endpoint += dispatch.unknown;
