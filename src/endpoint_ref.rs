@@ -23,7 +23,7 @@ use crate::net::errors::{AskError, SendError};
 use crate::net::pending::{AskCell, AskKey, Waiter};
 use crate::shard::ask::{AskOptions, Destination};
 use crate::shard::current;
-use crate::shard::node::{Injected, Node};
+use crate::shard::node::{Injected, Node, Refused};
 use crate::shard::shard::Shard;
 use crate::wire::frame::core_of_key;
 use crate::wire::message::{Ask, Message, OneWay};
@@ -186,13 +186,10 @@ impl EndpointRef {
         };
         match self.inner.node.cores[usize::from(core)].inject(Box::new(job)) {
             Ok(()) => State::Outside { node: self.inner.node.clone(), core, cell },
-            Err(_) if self.inner.node.closing.load(Ordering::Relaxed) => {
-                State::Failed(AskError::Stopped { target: self.inner.node.name.as_str().into() })
+            Err(Refused::Full(remedy)) if !self.inner.node.closing.load(Ordering::Relaxed) => {
+                State::Failed(AskError::Overloaded { queue: format!("the injector of core {core}").into(), remedy })
             }
-            Err(_) => State::Failed(AskError::Overloaded {
-                queue: format!("the injector of core {core}").into(),
-                remedy: "await answers first, or raise Config::injected",
-            }),
+            Err(_) => State::Failed(AskError::Stopped { target: self.inner.node.name.as_str().into() }),
         }
     }
 
@@ -206,12 +203,11 @@ impl EndpointRef {
             }
         };
         let refused = self.inner.node.cores[usize::from(core)].inject(Box::new(job));
-        refused.map_err(|_| match self.inner.node.closing.load(Ordering::Relaxed) {
-            true => SendError::Stopped { target: self.inner.node.name.as_str().into() },
-            false => SendError::Overloaded {
-                queue: format!("the injector of core {core}").into(),
-                remedy: "send more slowly, or raise Config::injected",
-            },
+        refused.map_err(|refused| match refused {
+            Refused::Full(remedy) if !self.inner.node.closing.load(Ordering::Relaxed) => {
+                SendError::Overloaded { queue: format!("the injector of core {core}").into(), remedy }
+            }
+            _ => SendError::Stopped { target: self.inner.node.name.as_str().into() },
         })
     }
 

@@ -275,7 +275,7 @@ fn flood(blocked: bool) {
         }
         assert!((1..=HELD / SIZE).contains(&taken), "{taken} were taken");
         let end = eventually(&scene.answering, "all is handled", |c| c.inbox_messages == 0);
-        assert_eq!(end.overloaded, (ASKS - taken) as u64, "each refusal is counted");
+        assert_eq!(end.overloaded(), (ASKS - taken) as u64, "each refusal is counted");
         // There is room again, for one that is larger than all that may wait too.
         assert_eq!(store.ask_blocking(Load(Bytes::from(vec![7; 2 * HELD]))).unwrap(), 2 * HELD);
         assert_eq!(store.ask_blocking(Load(load)).unwrap(), SIZE);

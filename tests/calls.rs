@@ -4,7 +4,6 @@ mod common;
 
 use std::time::Duration;
 
-use common::gate::{Event, Gate, pass};
 use common::scene::{Distance, Scene, at, at_every_distance};
 use common::{bounded, config, eventually, kind};
 use ringpost::{
@@ -43,11 +42,6 @@ message!(Errors as "calls.Errors" => (usize, String));
 struct Nothing;
 message!(Nothing as "calls.Nothing", version 3 => ());
 
-/// Waits at a gate.
-#[derive(Serialize, Deserialize, Clone)]
-struct Wait(u64);
-message!(Wait as "calls.Wait" => u64);
-
 /// As the endpoint knows it.
 #[derive(Serialize, Deserialize)]
 struct Shape {
@@ -85,7 +79,7 @@ struct Subject {
 impl Endpoint for Subject {
     fn handlers(handlers: &mut Handlers<Self>) {
         handlers.ask_sync::<Echo>().ask_sync::<Fill>().ask::<Fail>().ask::<Panic>().ask_sync::<Errors>();
-        handlers.ask_sync::<Shape>().ask::<Wait>().send_sync::<Note>().ask_sync::<Rude>();
+        handlers.ask_sync::<Shape>().send_sync::<Note>().ask_sync::<Rude>();
     }
 
     fn on_error(&mut self, error: &HandlerError) {
@@ -130,13 +124,6 @@ impl HandleSync<Errors> for Subject {
 impl HandleSync<Shape> for Subject {
     fn handle(&mut self, shape: Shape, _: &mut CallContext) -> Result<u32, HandlerError> {
         Ok(shape.number + shape.text.len() as u32)
-    }
-}
-
-impl Handle<Wait> for Subject {
-    async fn handle(&mut self, wait: Wait, _: &mut CallContext) -> Result<u64, HandlerError> {
-        pass(wait.0).await;
-        Ok(wait.0)
     }
 }
 
@@ -322,46 +309,6 @@ fn a_reply_with_other_fields_is_an_undecodable_reply_and_the_connection_stays() 
                 let total = eventually(&scene.asking, "the end of all asks", |now| now.pending_asks == 0);
                 assert_eq!((total.dialled, total.connections), (1, 1));
             }
-        });
-    });
-}
-
-#[test]
-fn a_full_inbox_refuses_at_once_and_names_itself() {
-    bounded(|| {
-        at_every_distance(Config { inbox_messages: 1, ..config() }, |scene| {
-            let subject = subject(scene);
-            let (mut first, mut second) = (Gate::new(), Gate::new());
-            let running = subject.ask(Wait(first.id));
-            first.expect(Event::Entered);
-            let queued = subject.ask(Wait(second.id));
-            // From this same thread, so it comes after the second one.
-            let refused = subject.ask_blocking(Errors).unwrap_err();
-            let AskError::Overloaded { queue, remedy } = refused else { panic!("{refused:?}") };
-            assert!(queue.contains("inbox of subject"), "{queue}");
-            assert!(remedy.contains("Config::inbox_messages"), "{remedy}");
-            for outcome in scene.outcomes(&subject, Errors) {
-                assert_eq!(kind(&outcome.unwrap_err()), "Overloaded");
-            }
-            assert!(second.is_untouched());
-            first.open();
-            assert_eq!(futures::executor::block_on(running).unwrap(), first.id);
-            second.open();
-            assert_eq!(futures::executor::block_on(queued).unwrap(), second.id);
-            assert_eq!(subject.ask_blocking(Errors).unwrap().0, 0, "there is room again");
-            assert_eq!(eventually(&scene.answering, "the count", |_| true).overloaded, 4);
-        });
-    });
-}
-
-#[test]
-fn a_send_to_a_full_inbox_of_the_same_core_is_refused() {
-    bounded(|| {
-        at(Distance::Local, Config { inbox_messages: 1, ..config() }, |scene| {
-            let subject = subject(scene);
-            let refused = scene.run(move || async move { [subject.send(Note(vec![])), subject.send(Note(vec![]))] });
-            let [Ok(()), Err(SendError::Overloaded { queue, remedy })] = refused else { panic!("{refused:?}") };
-            assert!(queue.contains("inbox of subject") && remedy.contains("Config::inbox_messages"));
         });
     });
 }

@@ -341,7 +341,7 @@ fn deferred_asks_are_bounded_and_the_next_one_is_overloaded_at_once() {
                 let Err(AskError::Overloaded { queue, .. }) = outcome else { panic!("{outcome:?}") };
                 assert!(queue.contains("Config::deferred"), "{queue}");
             }
-            eventually(&scene.answering, "they are counted", |now| now.overloaded == 3);
+            eventually(&scene.answering, "they are counted", |now| now.overloaded_deferred == 3);
             assert_eq!(patient.to.ask_blocking(Release).unwrap(), 2);
             held.into_iter().for_each(|asking| assert!(within(asking).is_ok()));
             assert_eq!(patient.to.ask_blocking(Later(3, How::AtOnce)).unwrap(), 3, "there is room again");

@@ -149,25 +149,3 @@ fn a_queued_ask_that_nobody_wants_any_more_is_never_handled() {
         });
     });
 }
-
-#[test]
-fn the_table_of_pending_asks_is_bounded_and_has_room_again() {
-    bounded(|| {
-        at_every_distance(Config { pending_asks: 2, ..config() }, |scene| {
-            let worker = scene.place("worker", Worker::default);
-            let gates = [Gate::new(), Gate::new()];
-            let (there, ids) = (worker.clone(), [gates[0].id, gates[1].id]);
-            let (asks, refused) = scene.run(move || async move {
-                let asks = ids.map(|id| there.ask(Wait(id)));
-                (asks, there.ask(Count).await)
-            });
-            let Err(AskError::Overloaded { queue, remedy }) = refused else { panic!("{refused:?}") };
-            assert!(queue.contains("pending asks") && remedy.contains("Config::pending_asks"), "{queue}: {remedy}");
-            drop(asks);
-            let there = worker.clone();
-            // In the turn in which the asks are given up, or after it: never before.
-            assert!(scene.run(move || async move { there.ask(Count).await }).unwrap() <= 2);
-            nothing_is_left(scene, 2);
-        });
-    });
-}

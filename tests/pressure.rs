@@ -134,7 +134,7 @@ fn a_full_outbox_refuses_further_asks_and_keeps_those_it_took() {
             assert!(queue.contains(&at.to_string()) && remedy.contains("outbox_bytes"), "{queue}: {remedy}");
             assert_eq!(greets, taken > 8, "without a connection nothing leaves: {taken} asks were taken");
             assert!(watch.growth() < 40 * SIZE, "it took {} bytes", watch.growth());
-            let counters = eventually(&client, "it is counted", |c| c.overloaded == 1);
+            let counters = eventually(&client, "it is counted", |c| c.overloaded_outbox == 1);
             assert_eq!(counters.pending_asks, taken as u64);
             drop(told.recv_timeout(LIMIT).unwrap());
             for ask in asks {

@@ -232,23 +232,24 @@ impl Dispatcher {
             }
             Err(refused) => {
                 self.count(|stats| stats.overloaded += 1);
-                let text = format!("the inbox of {}", slot.name);
-                refuse(&refused.call, path, FailureCode::Overloaded, &text);
+                let text = full_inbox(slot, refused.setting);
+                refuse(&refused.envelope.call, path, FailureCode::Overloaded, &text);
             }
         }
     }
 
-    /// Whether an inbox takes one more message; for senders on the same core, who are told at once.
-    pub fn has_room(&self, id: EndpointId) -> Result<(), FailureCode> {
-        match self.find(id) {
-            Some(slot) if slot.closing.get() => Err(FailureCode::Stopped),
-            Some(slot) if slot.inbox.borrow().len() >= self.limits.messages => {
-                self.count(|stats| stats.overloaded += 1);
-                Err(FailureCode::Overloaded)
-            }
-            Some(_) => Ok(()),
-            None => Err(FailureCode::NoEndpoint),
+    /// Whether an inbox takes one more message of `size` bytes, or why not; for senders on the same core, who are told
+    /// at once.
+    pub fn has_room(&self, id: EndpointId, size: usize) -> Result<(), (FailureCode, String)> {
+        let Some(slot) = self.find(id) else { return Err((FailureCode::NoEndpoint, String::new())) };
+        if slot.closing.get() {
+            return Err((FailureCode::Stopped, String::new()));
         }
+        let refusing = slot.inbox.borrow().refusing(size, &self.limits);
+        refusing.map_or(Ok(()), |setting| {
+            self.count(|stats| stats.overloaded += 1);
+            Err((FailureCode::Overloaded, full_inbox(&slot, setting)))
+        })
     }
 
     /// Runs the handler of one message. The endpoint is idle.
@@ -445,6 +446,11 @@ impl Dispatcher {
             self.recycle(envelope.body);
         }
     }
+}
+
+/// What is full, and what bounds it.
+fn full_inbox(slot: &Slot, setting: &str) -> String {
+    format!("the inbox of {} ({setting})", slot.name)
 }
 
 /// Drops something of the user's; its panic ends there.

@@ -37,11 +37,21 @@ impl Body {
         }
     }
 
-    /// Size of a message that is still encoded; 0 for a value.
+    /// Size of the message: of its encoding, or of the value itself. What a value owns elsewhere is not seen.
+    #[inline]
     pub fn bytes(&self) -> usize {
         match self {
-            Body::Value(_) => 0,
+            Body::Value(parcel) => parcel.size(),
             Body::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// Bytes that the message has outside of this body, which itself has one size: 0 for most values.
+    #[inline]
+    pub fn bytes_outside(&self) -> usize {
+        match self {
+            Body::Value(parcel) if !parcel.is_boxed() => 0,
+            body => body.bytes(),
         }
     }
 }
@@ -51,8 +61,32 @@ impl Body {
 pub struct InboxLimits {
     /// Messages.
     pub messages: usize,
-    /// Bytes of encoded messages.
+    /// Bytes of messages.
     pub bytes: usize,
+}
+
+impl InboxLimits {
+    /// Which setting refuses a message of `size` bytes, if `messages` wait that have `bytes`. A message larger than the
+    /// byte limit still fits where no other waits, or it could never be handled.
+    #[inline]
+    fn refusing(&self, messages: usize, bytes: usize, size: usize) -> Option<&'static str> {
+        if messages >= self.messages {
+            Some("Config::inbox_messages")
+        } else if bytes > 0 && bytes + size > self.bytes {
+            Some("Config::inbox_bytes")
+        } else {
+            None
+        }
+    }
+}
+
+/// A message that found no room.
+#[derive(Debug)]
+pub struct Refused {
+    /// It comes back: its drop is the user's code, and is not for the inbox.
+    pub envelope: Envelope,
+    /// What bounds the inbox.
+    pub setting: &'static str,
 }
 
 /// A bounded queue of messages, first in, first out.
@@ -63,18 +97,22 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Appends a message, or gives it back if there is no room: its drop is the user's code, and is not for here.
+    /// Appends a message, or gives it back if there is no room.
     #[inline]
     #[expect(clippy::result_large_err, reason = "the message itself comes back, and moves are what it is made for")]
-    pub fn push(&mut self, envelope: Envelope, limits: &InboxLimits) -> Result<(), Envelope> {
+    pub fn push(&mut self, envelope: Envelope, limits: &InboxLimits) -> Result<(), Refused> {
         let bytes = envelope.body.bytes();
-        // A message larger than the byte limit still fits an empty inbox, or it could never be handled.
-        if self.queue.len() >= limits.messages || (self.bytes > 0 && self.bytes + bytes > limits.bytes) {
-            return Err(envelope);
+        if let Some(setting) = limits.refusing(self.queue.len(), self.bytes, bytes) {
+            return Err(Refused { envelope, setting });
         }
         self.bytes += bytes;
         self.queue.push_back(envelope);
         Ok(())
+    }
+
+    /// Which setting would refuse a message of `size` bytes, if any.
+    pub fn refusing(&self, size: usize, limits: &InboxLimits) -> Option<&'static str> {
+        limits.refusing(self.queue.len(), self.bytes, size)
     }
 
     /// The oldest message.
@@ -120,15 +158,23 @@ mod tests {
         let limits = InboxLimits { messages: 3, bytes: 100 };
         let mut inbox = Inbox::default();
         assert!(inbox.push(envelope(1, 500), &limits).is_ok(), "a large one fits an empty inbox");
-        assert!(inbox.push(envelope(2, 1), &limits).is_err());
+        assert_eq!(inbox.push(envelope(2, 1), &limits).unwrap_err().setting, "Config::inbox_bytes");
         assert_eq!(inbox.pop().unwrap().call.request, 1);
         for request in 0..3 {
             assert!(inbox.push(envelope(request, 10), &limits).is_ok());
         }
-        assert!(inbox.push(envelope(4, 1), &limits).is_err());
+        assert_eq!(inbox.push(envelope(4, 1), &limits).unwrap_err().setting, "Config::inbox_messages");
         assert_eq!(inbox.remove(Origin::Here, 1).unwrap().call.request, 1);
         assert!(inbox.remove(Origin::Core(1), 0).is_none());
         let order: Vec<_> = std::iter::from_fn(|| inbox.pop()).map(|e| e.call.request).collect();
         assert_eq!((order, inbox.bytes), (vec![0, 2], 0));
+    }
+
+    #[test]
+    fn a_value_counts_with_its_own_size() {
+        let size = |value: Body| (value.bytes(), value.bytes_outside());
+        assert_eq!(size(Body::Value(Parcel::new([0u8; 100]))), (100, 0));
+        assert_eq!(size(Body::Value(Parcel::new([0u8; 1000]))), (1000, 1000));
+        assert_eq!(size(Body::Bytes(vec![0; 10])), (10, 10));
     }
 }

@@ -21,7 +21,7 @@ const SPARE_BYTES: usize = 4096;
 
 /// The core has as many tasks and external runnables as its limit allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the core has {limit} tasks and endpoints, which is its limit")]
+#[error("the core has {limit} tasks and endpoints, which is its limit (Config::tasks)")]
 #[non_exhaustive]
 pub struct TooManyTasks {
     /// The limit; 0 while [`Executor::clear`] runs.

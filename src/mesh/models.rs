@@ -186,11 +186,11 @@ fn no_wake_is_lost_when_two_lanes_lead_to_one_core() {
 fn two_threads_inject_and_one_of_them_wakes() {
     check(|| {
         let core = Arc::new(Core::default());
-        let injector = Arc::new(Injector::new(2));
+        let injector = Arc::new(Injector::new(2, usize::MAX));
         for item in 0..2 {
             let (core, injector) = (core.clone(), injector.clone());
             thread::spawn(move || {
-                injector.push(item).unwrap();
+                injector.push(item, 0).unwrap();
                 core.wake();
             });
         }
@@ -210,14 +210,16 @@ fn two_threads_inject_and_one_of_them_wakes() {
 #[test]
 fn close_loses_nothing_that_is_pushed_at_the_same_time() {
     check(|| {
-        let injector = Arc::new(Injector::new(1));
+        let injector = Arc::new(Injector::new(1, usize::MAX));
         let pusher = thread::spawn({
             let injector = injector.clone();
             move || {
                 let mut back = Vec::new();
-                match injector.push(0) {
+                match injector.push(0, 0) {
                     Ok(()) => (),
-                    Err(PushError::Full(item) | PushError::Closed(item)) => back.push(item),
+                    Err(PushError::Full(item) | PushError::TooManyBytes(item) | PushError::Closed(item)) => {
+                        back.push(item)
+                    }
                 }
                 back.extend(injector.push_unbounded(1).err());
                 back

@@ -17,6 +17,8 @@ struct Space(MaybeUninit<[u8; Parcel::INLINE]>);
 /// What a parcel has to know about the type it no longer names.
 struct Kind {
     id: TypeId,
+    size: usize,
+    boxed: bool,
     name: fn() -> &'static str,
     drop: unsafe fn(&mut Space),
 }
@@ -27,8 +29,13 @@ struct Of<T>(PhantomData<T>);
 impl<T: 'static> Of<T> {
     const FITS: bool = size_of::<T>() <= Parcel::INLINE && align_of::<T>() <= align_of::<Space>();
 
-    const KIND: &'static Kind =
-        &Kind { id: TypeId::of::<T>(), name: std::any::type_name::<T>, drop: Self::drop_packed };
+    const KIND: &'static Kind = &Kind {
+        id: TypeId::of::<T>(),
+        size: size_of::<T>(),
+        boxed: !Self::FITS,
+        name: std::any::type_name::<T>,
+        drop: Self::drop_packed,
+    };
 
     /// Moves the value out of `space`.
     ///
@@ -120,6 +127,18 @@ impl Parcel {
         let mut emptied = ManuallyDrop::new(self);
         // SAFETY: `is` compared the very type that `new` was called with, and `ManuallyDrop` keeps `drop` from the value.
         Ok(unsafe { Of::<T>::unpack(&mut emptied.space) })
+    }
+
+    /// Bytes of the value itself. What it owns elsewhere, such as the text of a `String`, is not seen.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.kind.size
+    }
+
+    /// Whether the value is in an allocation of its own, having no place in the parcel.
+    #[inline]
+    pub fn is_boxed(&self) -> bool {
+        self.kind.boxed
     }
 
     /// The name of the value's type, for logs and errors. Not stable between compilers.

@@ -138,7 +138,7 @@ impl AskError {
             FailureCode::Panicked => AskError::Handler { target, error: HandlerError::panicked(text) },
             FailureCode::Overloaded => AskError::Overloaded {
                 queue: if text.is_empty() { target } else { reason() },
-                remedy: "send more slowly, or raise Config::inbox_messages, or the bound of that queue, at the receiver",
+                remedy: "send more slowly, or raise that setting at the receiver",
             },
             FailureCode::NeverReplied => AskError::NeverReplied { target },
             FailureCode::Stopped => AskError::Stopped { target },

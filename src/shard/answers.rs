@@ -204,7 +204,11 @@ impl Shard {
         let limit = connection.peer_max_frame;
         let out = connection.writer.buffer(&mut self.spares.borrow_mut());
         match answer {
-            Answer::Value(reply) => write_reply(out, request, resolved, reply, limit),
+            Answer::Value(reply) => {
+                if write_reply(out, request, resolved, reply, limit) == Written::TooLarge {
+                    self.count(|counters| counters.frames_too_large += 1);
+                }
+            }
             Answer::Failure(failure) => frame::write_failure(out, request, resolved, &failure),
         }
         self.count(|counters| counters.replies_out += 1);
@@ -231,7 +235,9 @@ impl Shard {
         let mut out = self.spares.borrow_mut().take();
         match answer {
             // The peer's limit is known to the core that owns its connection, which checks it.
-            Answer::Value(reply) => write_reply(&mut out, call.request, call.resolved, reply, u32::MAX),
+            Answer::Value(reply) => {
+                write_reply(&mut out, call.request, call.resolved, reply, u32::MAX);
+            }
             Answer::Failure(failure) => frame::write_failure(&mut out, call.request, call.resolved, &failure),
         }
         out
@@ -250,6 +256,7 @@ impl Shard {
                 if bytes.len() <= limit as usize {
                     out.extend_from_slice(&bytes);
                 } else {
+                    self.count(|counters| counters.frames_too_large += 1);
                     let error = frame::FrameTooLarge { length: bytes.len(), limit };
                     let error = error.to_string();
                     frame::write_failure(out, request, None, &Failure::new(FailureCode::BadReply, &error));
@@ -293,18 +300,28 @@ impl Shard {
     }
 }
 
+/// What became of a reply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Whole,
+    TooLarge,
+    Unencodable,
+}
+
 /// Writes a reply, or the failure that it turns out to be.
 #[inline]
-fn write_reply(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>, reply: &dyn Reply, limit: u32) {
+fn write_reply(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>, reply: &dyn Reply, limit: u32) -> Written {
     let mut draft = Draft::reply(out, request, resolved);
-    let problem = match reply.encode(draft.payload()) {
-        Ok(()) => draft.finish(limit).err().map(|error| error.to_string()),
+    let (written, problem) = match reply.encode(draft.payload()) {
+        Ok(()) => match draft.finish(limit) {
+            Ok(()) => return Written::Whole,
+            Err(error) => (Written::TooLarge, error.to_string()),
+        },
         Err(error) => {
             drop(draft);
-            Some(error.to_string())
+            (Written::Unencodable, error.to_string())
         }
     };
-    if let Some(problem) = problem {
-        frame::write_failure(out, request, resolved, &Failure::new(FailureCode::BadReply, &problem));
-    }
+    frame::write_failure(out, request, resolved, &Failure::new(FailureCode::BadReply, &problem));
+    written
 }

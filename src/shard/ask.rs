@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lanes::LaneItem;
+use super::lanes::{LaneFull, LaneItem};
 use super::shard::Shard;
 use super::timeouts::Timer;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
@@ -16,7 +16,7 @@ use crate::net::peer::Peer;
 use crate::net::pending::{AskKey, Via, Waiter, Waiting};
 use crate::wire::codec;
 use crate::wire::failure::FailureCode;
-use crate::wire::frame::{self, Draft, EndpointId, RequestHead, Route, Target, core_of_key};
+use crate::wire::frame::{self, Draft, EndpointId, FrameTooLarge, RequestHead, Route, Target, core_of_key};
 use crate::wire::message::{Ask, Message, OneWay};
 
 /// Whom a ref points at.
@@ -55,6 +55,7 @@ pub struct AskOptions {
 /// Why a request could not be handed on.
 enum Refusal {
     Unsendable(String),
+    TooLarge(FrameTooLarge),
     Overloaded(Arc<str>, &'static str),
 }
 
@@ -66,7 +67,7 @@ impl Shard {
             return Err(AskError::Stopped { target: self.node.name.as_str().into() });
         }
         if !self.pending.borrow().has_room() {
-            self.count(|counters| counters.overloaded += 1);
+            self.count(|counters| counters.overloaded_pending += 1);
             let queue = format!("the table of pending asks of core {}", self.core).into();
             return Err(AskError::Overloaded { queue, remedy: "await answers first, or raise Config::pending_asks" });
         }
@@ -98,7 +99,7 @@ impl Shard {
                     self.dispatcher.deliver(*id, envelope, &self.path());
                 } else {
                     self.lane_request(core, LaneItem::Request { endpoint: *id, envelope })
-                        .map_err(|_| self.lane_full(core).into_ask("".into()))?;
+                        .map_err(|full| self.lane_full(core, &full).into_ask("".into()))?;
                     self.pending.borrow_mut().insert(key, waiting(Via::Env { id: *id, core }));
                     self.count(|counters| counters.asks_lane += 1);
                 }
@@ -131,13 +132,14 @@ impl Shard {
                 let call = Call { origin, request: 0, deadline: NO_DEADLINE, resolved: None };
                 let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
                 if core == self.core {
-                    self.dispatcher.has_room(*id).map_err(|code| refused(code, name))?;
+                    let room = self.dispatcher.has_room(*id, size_of::<M>());
+                    room.map_err(|(code, queue)| refused(code, queue, name))?;
                     self.count(|counters| counters.sends_local += 1);
                     self.dispatcher.deliver(*id, envelope, &self.path());
                     return Ok(());
                 }
                 self.lane_request(core, LaneItem::Request { endpoint: *id, envelope })
-                    .map_err(|_| self.lane_full(core).into_send(name.clone()))?;
+                    .map_err(|full| self.lane_full(core, &full).into_send(name.clone()))?;
                 self.count(|counters| counters.sends_lane += 1);
             }
             Destination::Peer { peer, name, index } => {
@@ -166,8 +168,7 @@ impl Shard {
             Via::Env { id, core } if core == self.core => self.dispatcher.cancel(id, Origin::Here, key.0),
             Via::Env { id, core } => {
                 let origin = Origin::Core(self.core);
-                // A full lane only means that the work is done in vain.
-                let _ = self.lane_request(core, LaneItem::Cancel { endpoint: id, origin, request: key.0 });
+                self.lane_cancel(core, LaneItem::Cancel { endpoint: id, origin, request: key.0 });
             }
             Via::Peer { peer, name, key: chosen } => {
                 let outboxes = self.outboxes.borrow();
@@ -202,7 +203,7 @@ impl Shard {
         };
         let bound = self.node.config.outbox_bytes;
         let full = || {
-            self.count(|counters| counters.overloaded += 1);
+            self.count(|counters| counters.overloaded_outbox += 1);
             let queue = format!("the outbox of core {} to {}", self.core, to.peer.address()).into();
             Refusal::Overloaded(queue, "await answers first, or raise Config::outbox_bytes")
         };
@@ -214,7 +215,7 @@ impl Shard {
                 }
                 let limit = connection.peer_max_frame;
                 let out = connection.writer.buffer(&mut self.spares.borrow_mut());
-                append(out, &head, message, limit)?;
+                append(out, &head, message, limit).inspect_err(|refusal| self.count_too_large(refusal))?;
                 self.mark_dirty(connection);
             }
             None => {
@@ -229,10 +230,16 @@ impl Shard {
         Ok(())
     }
 
-    fn lane_full(&self, core: u16) -> Refusal {
-        self.count(|counters| counters.overloaded += 1);
-        let queue = format!("the lane from core {} to core {core}", self.core).into();
-        Refusal::Overloaded(queue, "await answers first, or raise Config::lane_overflow")
+    #[cold]
+    fn count_too_large(&self, refusal: &Refusal) {
+        if let Refusal::TooLarge(_) = refusal {
+            self.count(|counters| counters.frames_too_large += 1);
+        }
+    }
+
+    fn lane_full(&self, core: u16, full: &LaneFull) -> Refusal {
+        self.count(|counters| counters.overloaded_lane += 1);
+        Refusal::Overloaded(full.describe(self.core, core).into(), "await answers first, or raise that setting")
     }
 }
 
@@ -248,7 +255,7 @@ struct Named<'a> {
 fn append<M: Message>(out: &mut Vec<u8>, head: &RequestHead<'_>, message: &M, limit: u32) -> Result<(), Refusal> {
     let mut draft = Draft::request(out, head);
     codec::encode(message, draft.payload()).map_err(|error| Refusal::Unsendable(error.to_string()))?;
-    draft.finish(limit).map_err(|error| Refusal::Unsendable(error.to_string()))
+    draft.finish(limit).map_err(Refusal::TooLarge)
 }
 
 #[inline]
@@ -260,12 +267,11 @@ fn route(key: Option<u16>, core: Option<u16>) -> Route {
     }
 }
 
-fn refused(code: FailureCode, name: &Arc<str>) -> SendError {
+fn refused(code: FailureCode, queue: String, name: &Arc<str>) -> SendError {
     match code {
-        FailureCode::Overloaded => SendError::Overloaded {
-            queue: format!("the inbox of {name}").into(),
-            remedy: "send more slowly, or raise Config::inbox_messages",
-        },
+        FailureCode::Overloaded => {
+            SendError::Overloaded { queue: queue.into(), remedy: "send more slowly, or raise that setting" }
+        }
         FailureCode::Stopped => SendError::Stopped { target: name.clone() },
         _ => SendError::NoEndpoint { target: name.clone() },
     }
@@ -275,6 +281,7 @@ impl Refusal {
     fn into_ask(self, target: Arc<str>) -> AskError {
         match self {
             Refusal::Unsendable(reason) => AskError::Unsendable { target, reason: reason.into() },
+            Refusal::TooLarge(error) => AskError::Unsendable { target, reason: error.to_string().into() },
             Refusal::Overloaded(queue, remedy) => AskError::Overloaded { queue, remedy },
         }
     }
@@ -282,6 +289,7 @@ impl Refusal {
     fn into_send(self, target: Arc<str>) -> SendError {
         match self {
             Refusal::Unsendable(reason) => SendError::Unsendable { target, reason: reason.into() },
+            Refusal::TooLarge(error) => SendError::Unsendable { target, reason: error.to_string().into() },
             Refusal::Overloaded(queue, remedy) => SendError::Overloaded { queue, remedy },
         }
     }

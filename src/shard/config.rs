@@ -19,27 +19,33 @@ use crate::net::outbox::Backoff;
 pub struct Config {
     /// Largest frame that this node accepts, header included, in bytes: 16 MiB. From 4 KiB to 1 GiB.
     pub max_frame: u32,
-    /// Messages that wait in an endpoint's inbox: 4,096.
+    /// Messages that wait in an endpoint's inbox: 4,096. Further ones are refused.
     pub inbox_messages: usize,
-    /// Bytes of encoded messages that wait in an endpoint's inbox, or in a lane from one core to another: 64 MiB.
+    /// Bytes of messages that wait in an endpoint's inbox, or in a lane from one core to another: 64 MiB. A message of a
+    /// peer counts as its encoding, one of this env as the size of its type: what it owns on the heap is not seen. One
+    /// that is larger still fits where no other waits.
     pub inbox_bytes: usize,
-    /// Bytes that wait to be sent over one connection, or for one: 4 MiB. An ask above it is refused; a peer that does
-    /// not read its answers gets no further request handled.
+    /// Bytes that wait to be sent over one connection, or for one: 4 MiB. While as many wait, asks and sends are refused,
+    /// and a peer that does not read its answers gets no further request handled. It bounds their number too, since each
+    /// has at least 24 bytes. The one that crosses the bound is still taken.
     pub outbox_bytes: usize,
-    /// Asks per core that wait for their answer: 65,536.
+    /// Asks per core that wait for their answer, or whose answer waits for its future: 65,536. An answer of a peer is never
+    /// larger than `max_frame`.
     pub pending_asks: usize,
     /// Asks per core whose handler left the answer to a [`Replier`](crate::Replier): 65,536.
     pub deferred: usize,
-    /// Connections per core, both directions: 10,240. Further ones are closed at once.
+    /// Connections per core, both directions: 10,240. Further ones are closed at once, or not opened.
     pub connections: usize,
     /// Tasks and endpoints per core: 1,048,576.
     pub tasks: usize,
-    /// Messages that a lane from one core to another holds: 1,024.
+    /// Messages that a lane from one core to another holds: 1,024. Their bytes are bounded by `inbox_bytes`.
     pub lane_messages: usize,
     /// Messages that wait for a full lane, before asks and sends are refused: 65,536.
     pub lane_overflow: usize,
-    /// Jobs from threads that are no core, per core: 65,536.
+    /// Jobs from threads that are no core, asks and sends among them, that wait for a core: 65,536.
     pub injected: usize,
+    /// Bytes of such jobs, each as large as the types of what it brings along: 64 MiB.
+    pub injected_bytes: usize,
     /// How long an ask waits for its answer unless it brings its own limit: 30 s.
     pub ask_timeout: Duration,
     /// How long a look-up waits: 5 s.
@@ -56,7 +62,8 @@ pub struct Config {
     pub drain: Duration,
     /// Ports tried after the wished one if it is taken: 16.
     pub port_retries: u16,
-    /// Receive buffers per core, a power of two: 256.
+    /// Receive buffers per core, a power of two: 256. What has arrived for a connection whose reading has just stopped is
+    /// kept: at most what these buffers held.
     pub receive_buffers: u16,
     /// Bytes of a receive buffer: 16 KiB. From 256 bytes to 16 MiB.
     pub receive_buffer_bytes: u32,
@@ -80,6 +87,7 @@ impl Default for Config {
             lane_messages: 1024,
             lane_overflow: 65_536,
             injected: 65_536,
+            injected_bytes: 64 << 20,
             ask_timeout: Duration::from_secs(30),
             lookup_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
@@ -109,6 +117,7 @@ impl Config {
             ("tasks", self.tasks),
             ("lane_messages", self.lane_messages),
             ("injected", self.injected),
+            ("injected_bytes", self.injected_bytes),
             ("completions", self.completions as usize),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {

@@ -11,6 +11,11 @@ use crate::net::reader::{Incoming, ProtocolError, Reader};
 use crate::wire::handshake::{Hello, VERSION};
 
 impl Shard {
+    /// Whether this core has as many connections as it may.
+    pub fn has_all_connections(&self) -> bool {
+        self.connections.borrow().len() >= self.node.config.connections
+    }
+
     /// A socket was accepted and is in the ring.
     pub fn on_accepted(&self, id: ConnectionId, remote: SocketAddr) {
         self.count(|counters| counters.accepted += 1);

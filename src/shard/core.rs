@@ -159,7 +159,7 @@ impl Core {
 
     fn on_accepted(&mut self, socket: OwnedFd) {
         let shard = &self.shard;
-        if shard.connections.borrow().len() >= shard.node.config.connections || shard.closing.get().is_some() {
+        if shard.has_all_connections() || shard.closing.get().is_some() {
             shard.count(|counters| counters.connections_refused += 1);
             return;
         }
@@ -264,6 +264,7 @@ impl Core {
 
     fn perform(&mut self, action: Action) {
         match action {
+            Action::Dial { peer, .. } if self.shard.has_all_connections() => self.shard.dial_refused(peer),
             Action::Dial { peer, to } => match open(to) {
                 Ok(fd) => {
                     let id = self.ring.adopt(fd);

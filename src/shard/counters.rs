@@ -68,8 +68,25 @@ counters! {
     replies_late,
     /// Messages whose handler ran.
     handled,
-    /// Messages refused since an inbox, an outbox, a lane, the table of pending asks or that of deferred ones was full.
-    overloaded,
+    /// Messages refused since an inbox was full (`Config::inbox_messages`, `inbox_bytes`).
+    overloaded_inbox,
+    /// Messages refused since the outbox to a peer was full (`Config::outbox_bytes`).
+    overloaded_outbox,
+    /// Messages refused since a lane was full (`Config::lane_messages` + `lane_overflow`, `inbox_bytes`).
+    overloaded_lane,
+    /// Asks refused since the table of pending asks was full (`Config::pending_asks`).
+    overloaded_pending,
+    /// Asks refused since too many were deferred (`Config::deferred`).
+    overloaded_deferred,
+    /// Jobs of threads that are no core refused by the injector (`Config::injected`, `injected_bytes`).
+    overloaded_injector,
+    /// Tasks and endpoints refused (`Config::tasks`).
+    tasks_refused,
+    /// Messages and replies not sent, since their frame is larger than its receiver accepts (`Config::max_frame` there).
+    /// One that arrives is a protocol error: its sender was told.
+    frames_too_large,
+    /// Cancellations dropped since a lane was full: their work is done in vain.
+    cancels_lost,
     /// Messages dropped since their deadline had passed.
     expired,
     /// Messages dropped, or handlers stopped, since the asker gave up.
@@ -93,7 +110,7 @@ counters! {
     dial_failures,
     /// Connections closed since the peer broke the protocol, or did not connect or say its hello in time.
     protocol_errors,
-    /// Connections closed at once since there were too many.
+    /// Connections closed at once, or not opened, since there were too many (`Config::connections`).
     connections_refused,
     /// Times that reading stopped since the peer did not read its answers.
     reads_paused,
@@ -149,6 +166,18 @@ counters! {
     free_buffers,
     /// Now: timers that are armed.
     timers,
+}
+
+impl CoreSnapshot {
+    /// Messages refused by any queue: the sum of the `overloaded_` counters.
+    pub fn overloaded(&self) -> u64 {
+        self.overloaded_inbox
+            + self.overloaded_outbox
+            + self.overloaded_lane
+            + self.overloaded_pending
+            + self.overloaded_deferred
+            + self.overloaded_injector
+    }
 }
 
 /// The counters of all cores of an env.

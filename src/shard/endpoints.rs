@@ -40,6 +40,7 @@ impl Shard {
         match erased {
             Ok(endpoint) => {
                 if let Err((error, started)) = self.dispatcher.insert(id, name, Box::new(endpoint), started) {
+                    self.count(|counters| counters.tasks_refused += 1);
                     started(Err(HandlerError::from(error)));
                     self.release(id);
                 }

@@ -57,9 +57,30 @@ pub enum LaneItem {
     },
 }
 
-/// A lane and its overflow are full.
+impl LaneItem {
+    /// Bytes that it has outside of itself. What is inside is bounded by the number of items.
+    #[inline]
+    fn bytes(&self) -> usize {
+        match self {
+            LaneItem::Request { envelope, .. } => envelope.body.bytes_outside(),
+            _ => 0,
+        }
+    }
+}
+
+/// A lane takes no more.
 #[derive(Debug)]
-pub struct LaneFull;
+pub struct LaneFull {
+    /// What bounds it.
+    setting: &'static str,
+}
+
+impl LaneFull {
+    /// What is full, and what bounds it.
+    pub fn describe(&self, from: u16, to: u16) -> String {
+        format!("the lane from core {from} to core {to} ({})", self.setting)
+    }
+}
 
 /// A core's ends of its lanes.
 #[derive(Default)]
@@ -82,7 +103,26 @@ struct From {
     bytes: LaneBytes,
 }
 
-/// Bytes of the encoded messages in a lane: added by its sender, taken off by its receiver.
+impl To {
+    /// Sends what may be refused, or gives it back with the setting that bounds the lane.
+    #[inline]
+    fn try_send(&mut self, item: LaneItem, limit: usize) -> Option<(LaneItem, &'static str)> {
+        let size = item.bytes();
+        if size > 0 {
+            // As with an inbox, a large message still fits an empty lane.
+            let waiting = self.bytes.load(Ordering::Relaxed);
+            if waiting > 0 && waiting + size > limit {
+                return Some((item, "Config::inbox_bytes"));
+            }
+            self.bytes.fetch_add(size, Ordering::Relaxed);
+        }
+        let refused = self.lane.try_send(item).err()?;
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        Some((refused, "Config::lane_overflow"))
+    }
+}
+
+/// Bytes that the requests in a lane have outside of their items: added by its sender, taken off by its receiver.
 pub type LaneBytes = Arc<AtomicUsize>;
 
 impl Lanes {
@@ -105,19 +145,24 @@ impl Lanes {
 }
 
 impl Shard {
-    /// Sends a request or a cancellation; drops it if the lane and its overflow are full.
+    /// Sends a request; drops it if too many wait in the lane and its overflow, or too many bytes.
+    #[inline]
     pub fn lane_request(&self, core: u16, item: LaneItem) -> Result<(), LaneFull> {
+        let limit = self.node.config.inbox_bytes;
         // What is refused is dropped out here, where the lanes are not borrowed: its drop is the user's code.
-        let refused = self.with_lane(core, |to| to.lane.try_send(item).err());
-        self.sent_unless(refused.is_some())
-    }
-
-    fn sent_unless(&self, refused: bool) -> Result<(), LaneFull> {
-        if refused {
-            return Err(LaneFull);
+        let refused = self.with_lane(core, |to| to.try_send(item, limit));
+        if let Some((_, setting)) = refused {
+            return Err(LaneFull { setting });
         }
         self.count(|counters| counters.lane_sent += 1);
         Ok(())
+    }
+
+    /// Sends a cancellation. A full lane drops it, which only means that the work is done in vain.
+    pub fn lane_cancel(&self, core: u16, item: LaneItem) {
+        if self.lane_request(core, item).is_err() {
+            self.count(|counters| counters.cancels_lost += 1);
+        }
     }
 
     /// Sends an answer. It is never refused: there is at most one for each request that the other core sent, and
@@ -157,29 +202,6 @@ impl Shard {
         self.lanes.borrow_mut().receivers.push(From { lane, bytes });
     }
 
-    /// Passes the request of a peer on to another core; refused also if too many bytes wait in the lane.
-    pub fn pass_on(&self, core: u16, endpoint: EndpointId, envelope: Envelope) -> Result<(), LaneFull> {
-        let size = envelope.body.bytes();
-        let waiting = match &self.lanes.borrow().senders[usize::from(core)] {
-            Some(to) => to.bytes.load(Ordering::Relaxed),
-            None => 0,
-        };
-        // As with an inbox, a large message still fits an empty lane.
-        if waiting > 0 && waiting + size > self.node.config.inbox_bytes {
-            return Err(LaneFull);
-        }
-        let add = |to: &mut To| {
-            to.bytes.fetch_add(size, Ordering::Relaxed);
-            let refused = to.lane.try_send(LaneItem::Request { endpoint, envelope }).err();
-            if refused.is_some() {
-                to.bytes.fetch_sub(size, Ordering::Relaxed);
-            }
-            refused
-        };
-        let refused = self.with_lane(core, add);
-        self.sent_unless(refused.is_some())
-    }
-
     /// Takes up to `budget` items from each lane, in order.
     pub fn receive_lanes(&self, budget: usize, into: &mut Vec<LaneItem>) {
         let mut lanes = self.lanes.borrow_mut();
@@ -191,10 +213,9 @@ impl Shard {
             let first = into.len();
             into.extend(std::iter::from_fn(|| lane.pop()).take(budget));
             for item in &into[first..] {
-                if let LaneItem::Request { envelope, .. } = item
-                    && envelope.body.bytes() > 0
-                {
-                    bytes.fetch_sub(envelope.body.bytes(), Ordering::Relaxed);
+                let size = item.bytes();
+                if size > 0 {
+                    bytes.fetch_sub(size, Ordering::Relaxed);
                 }
             }
             self.count(|counters| counters.lane_depth_max = counters.lane_depth_max.max(waiting));

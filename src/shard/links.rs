@@ -127,7 +127,10 @@ impl Shard {
                 Some(u32::try_from(left / 1000).unwrap_or(u32::MAX))
             };
             let (refused, lost) = outbox.release(out, hello.max_frame, remaining);
-            self.count(|counters| counters.sends_lost += lost);
+            self.count(|counters| {
+                counters.sends_lost += lost;
+                counters.frames_too_large += lost + refused.len() as u64;
+            });
             refused
         };
         self.count(|counters| counters.dialled += 1);
@@ -177,21 +180,40 @@ impl Shard {
             if !outbox.candidates.is_empty() {
                 return self.dial_next(outbox, peer);
             }
-            outbox.link = Link::Pausing;
-            outbox.failures = outbox.failures.saturating_add(1);
-            let lost = outbox.link_lost();
-            self.count(|counters| {
-                counters.dial_failures += 1;
-                counters.sends_lost += lost;
-            });
-            let pause = self.node.config.backoff().pause(outbox.failures, random());
-            self.arm_peer(outbox, peer, pause);
-            outbox.address.clone()
+            self.count(|counters| counters.dial_failures += 1);
+            self.pause_dialling(outbox, peer)
         };
         tracing::info!(peer = %address, cause, "cannot connect");
         let cause: Arc<str> = cause.into();
         let unreachable = || AskError::Unreachable { peer: address.clone(), cause: cause.clone() };
         self.fail_all(|via| went_to(via, peer), unreachable);
+    }
+
+    /// This core has its full number of connections: what waited for another one ends, and the next attempt comes after
+    /// a pause.
+    pub fn dial_refused(&self, peer: u32) {
+        let address = {
+            let mut outboxes = self.outboxes.borrow_mut();
+            let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
+            outbox.candidates.clear();
+            self.count(|counters| counters.connections_refused += 1);
+            self.pause_dialling(outbox, peer)
+        };
+        tracing::warn!(peer = %address, core = self.core, "too many connections to open another: raise Config::connections");
+        let queue: Arc<str> = format!("the table of connections of core {}", self.core).into();
+        let remedy = "drop all refs to peers that are not needed, or raise Config::connections";
+        self.fail_all(|via| went_to(via, peer), || AskError::Overloaded { queue: queue.clone(), remedy });
+    }
+
+    /// No connection for now: what waited for it is lost. Returns the peer's address.
+    fn pause_dialling(&self, outbox: &mut Outbox, peer: u32) -> Arc<str> {
+        outbox.link = Link::Pausing;
+        outbox.failures = outbox.failures.saturating_add(1);
+        let lost = outbox.link_lost();
+        self.count(|counters| counters.sends_lost += lost);
+        let pause = self.node.config.backoff().pause(outbox.failures, random());
+        self.arm_peer(outbox, peer, pause);
+        outbox.address.clone()
     }
 
     /// A timer of the outbox has fired: the name took too long to resolve, the pause after a failure is over, or a

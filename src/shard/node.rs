@@ -13,7 +13,7 @@ use super::shard::Shard;
 use crate::dispatch::directory::Directory;
 use crate::executor::key::WakeKey;
 use crate::executor::waker::RemoteWake;
-use crate::mesh::injector::Injector;
+use crate::mesh::injector::{Injector, PushError};
 use crate::mesh::lane::LaneReceiver;
 use crate::mesh::park::ParkFlag;
 use crate::net::peer::Peers;
@@ -41,6 +41,8 @@ pub struct CoreDoor {
     pub park: ParkFlag,
     /// Wakes the core's ring; set once the ring exists.
     pub waker: OnceLock<RingWaker>,
+    /// Jobs that were refused since too much waited.
+    pub refused: AtomicU64,
     /// The core's counters.
     pub published: Published,
     /// Endpoints placed here.
@@ -63,11 +65,21 @@ pub enum Ending {
 }
 
 impl CoreDoor {
-    /// Hands a job in and wakes the core if it sleeps. Gives the job back if the core has ended or too many wait.
+    /// Hands a job in and wakes the core if it sleeps. Drops the job if the core has ended or too much waits: a job's
+    /// size is that of what it has captured, a message included.
     pub fn inject(&self, job: Job) -> Result<(), Refused> {
-        self.injector.push(Injected::Job(job)).map_err(|_| Refused)?;
-        self.wake();
-        Ok(())
+        let size = size_of_val(&*job);
+        let refused = match self.injector.push(Injected::Job(job), size) {
+            Ok(()) => {
+                self.wake();
+                return Ok(());
+            }
+            Err(PushError::Closed(_)) => return Err(Refused::Ended),
+            Err(PushError::Full(_)) => Refused::Full("await answers first, or raise Config::injected"),
+            Err(PushError::TooManyBytes(_)) => Refused::Full("await answers first, or raise Config::injected_bytes"),
+        };
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(refused)
     }
 
     /// Hands something in whose number is bounded elsewhere: wakes by the tasks, lanes by the cores, ends of asks by
@@ -88,9 +100,14 @@ impl CoreDoor {
     }
 }
 
-/// The core has ended, or too many jobs wait for it.
+/// Why a core did not take a job.
 #[derive(Debug)]
-pub struct Refused;
+pub enum Refused {
+    /// The core has ended.
+    Ended,
+    /// Too much waits for it; what can be done about that.
+    Full(&'static str),
+}
 
 struct WakeDoor(Weak<Node>, u16);
 
@@ -138,9 +155,10 @@ impl Node {
         let node = Arc::new_cyclic(|node: &Weak<Node>| {
             let weak = node.clone();
             let door = || CoreDoor {
-                injector: Injector::new(config.injected),
+                injector: Injector::new(config.injected, config.injected_bytes),
                 park: ParkFlag::default(),
                 waker: OnceLock::new(),
+                refused: AtomicU64::new(0),
                 published: Published::default(),
                 placed: AtomicUsize::new(0),
                 ending: AtomicU8::new(Ending::Draining as u8),
@@ -248,7 +266,12 @@ impl Node {
 
     /// The published counters of all cores.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { cores: self.cores.iter().map(|door| door.published.read()).collect() }
+        let read = |door: &CoreDoor| {
+            let mut core = door.published.read();
+            core.overloaded_injector = door.refused.load(Ordering::Relaxed);
+            core
+        };
+        Snapshot { cores: self.cores.iter().map(read).collect() }
     }
 }
 

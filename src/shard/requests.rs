@@ -80,13 +80,13 @@ impl Shard {
                 let mut body = self.spares.borrow_mut().take();
                 body.extend_from_slice(payload);
                 let envelope = Envelope { call, message: head.message, body: Body::Bytes(body) };
-                if self.pass_on(core, endpoint, envelope).is_ok() {
-                    self.count(|counters| counters.requests_passed += 1);
-                } else {
-                    self.count(|counters| counters.overloaded += 1);
-                    call.origin = Origin::Peer(id);
-                    let text = format!("the lane from core {} to core {core}", self.core);
-                    refuse(&call, path, FailureCode::Overloaded, &text);
+                match self.lane_request(core, LaneItem::Request { endpoint, envelope }) {
+                    Ok(()) => self.count(|counters| counters.requests_passed += 1),
+                    Err(full) => {
+                        self.count(|counters| counters.overloaded_lane += 1);
+                        call.origin = Origin::Peer(id);
+                        refuse(&call, path, FailureCode::Overloaded, &full.describe(self.core, core));
+                    }
                 }
             }
             None => refuse(&call, path, FailureCode::NoEndpoint, "no such core"),
@@ -128,8 +128,7 @@ impl Shard {
             Some(core) => {
                 let Some(remote) = self.peer_address(id) else { return };
                 let origin = Origin::Passed { core: self.core, connection: id, remote };
-                // A full lane only means that the work is done in vain.
-                let _ = self.lane_request(core, LaneItem::Cancel { endpoint, origin, request });
+                self.lane_cancel(core, LaneItem::Cancel { endpoint, origin, request });
             }
             None => {}
         }

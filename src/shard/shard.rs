@@ -201,7 +201,8 @@ impl Shard {
         let dispatch = self.dispatcher.stats();
         all.handled = dispatch.handled;
         let deferrals = self.dispatcher.deferrals();
-        all.overloaded += dispatch.overloaded + deferrals.refused();
+        all.overloaded_inbox = dispatch.overloaded;
+        all.overloaded_deferred = deferrals.refused();
         all.replies_late += deferrals.late();
         all.deferred = deferrals.len() as u64;
         all.expired = dispatch.expired;

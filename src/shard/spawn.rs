@@ -111,6 +111,7 @@ fn promise<T>() -> (Promise<T>, JoinHandle<T>) {
 impl Shard {
     fn start<F: Future + 'static>(&self, future: F, promise: Promise<F::Output>) {
         if !self.executor.has_room() {
+            self.count(|counters| counters.tasks_refused += 1);
             return promise.keep(Err(SpawnError::Full { core: self.core.into() }.into()));
         }
         let task = async move { promise.keep(catch(future).await.map_err(JoinError::Panicked)) };
