@@ -6,15 +6,25 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::dispatch::directory::is_valid_name;
+use crate::ring::MAX_UNIX_PATH;
 
 /// The scheme of an endpoint's URI.
 pub(crate) const SCHEME: &str = "ringpost";
 
-/// A host and a port. IPv6 hosts are written in brackets, in their compressed form.
+/// Begins the text form of a Unix socket's address.
+const UNIX: &str = "unix:";
+
+/// Where a node listens: a host and a port of TCP, or the path of a Unix socket.
+///
+/// Written `host:port` or `unix:/path`. IPv6 hosts are written in brackets, in their compressed form; a path is
+/// absolute, so that it means the same to every process of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Address {
-    host: Arc<str>,
-    port: u16,
+pub struct Address(Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Kind {
+    Tcp { host: Arc<str>, port: u16 },
+    Unix(Arc<str>),
 }
 
 impl Address {
@@ -33,17 +43,50 @@ impl Address {
         if !host.ends_with(']') && !host.chars().all(plain) {
             return Err(AddressError::new(&host, "the host holds characters that no host name has"));
         }
-        Ok(Address { host: host.into(), port })
+        Ok(Address(Kind::Tcp { host: host.into(), port }))
     }
 
-    /// The host; with its brackets if it is an IPv6 address.
-    pub fn host(&self) -> &str {
-        &self.host
+    /// The address of a Unix socket: an absolute path of at most 107 bytes, without control characters, white space
+    /// and `?#@`, and not that of a directory.
+    pub fn unix(path: &str) -> Result<Address, AddressError> {
+        let bad = |problem| Err(AddressError::new(path, problem));
+        if !path.starts_with('/') {
+            return bad("the path of a Unix socket begins with /");
+        }
+        if path.ends_with('/') {
+            return bad("the path is that of a directory, not of a Unix socket");
+        }
+        if path.len() > MAX_UNIX_PATH {
+            return bad("the path of a Unix socket has at most 107 bytes");
+        }
+        if path.contains(|c: char| c.is_control() || c.is_whitespace() || "?#@".contains(c)) {
+            return bad("the path of a Unix socket holds a control character, white space or one of ?#@");
+        }
+        Ok(Address(Kind::Unix(path.into())))
     }
 
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// The host, with its brackets if it is an IPv6 address; none of a Unix socket.
+    pub fn host(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Tcp { host, .. } => Some(host),
+            Kind::Unix(_) => None,
+        }
+    }
+
+    /// The port; none of a Unix socket.
+    pub fn port(&self) -> Option<u16> {
+        match &self.0 {
+            Kind::Tcp { port, .. } => Some(*port),
+            Kind::Unix(_) => None,
+        }
+    }
+
+    /// The path of a Unix socket; none of a host and port.
+    pub fn path(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Tcp { .. } => None,
+            Kind::Unix(path) => Some(path),
+        }
     }
 }
 
@@ -53,13 +96,16 @@ impl From<SocketAddr> for Address {
             SocketAddr::V4(v4) => v4.ip().to_string(),
             SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
         };
-        Address { host: host.into(), port: address.port() }
+        Address(Kind::Tcp { host: host.into(), port: address.port() })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        match &self.0 {
+            Kind::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Kind::Unix(path) => write!(f, "{UNIX}{path}"),
+        }
     }
 }
 
@@ -67,6 +113,13 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
+        let with_text = |error| AddressError { text: text.into(), ..error };
+        // A host may have the name `unix` too.
+        if let Some(path) = text.strip_prefix(UNIX)
+            && !(path.is_empty() || path.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            return Address::unix(path).map_err(with_text);
+        }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| AddressError::new(text, "the port is missing"))?;
         if host.contains(':') && !host.starts_with('[') {
             return Err(AddressError::new(text, "an IPv6 address needs brackets before a port"));
@@ -74,11 +127,11 @@ impl FromStr for Address {
         let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         let port = port.parse::<u16>().ok().filter(|_| digits);
         let port = port.ok_or_else(|| AddressError::new(text, "the port is no number from 0 to 65535"))?;
-        Address::new(host, port).map_err(|error| AddressError { text: text.into(), ..error })
+        Address::new(host, port).map_err(with_text)
     }
 }
 
-/// The URI of an endpoint: `ringpost://name@host:port`.
+/// The URI of an endpoint: `ringpost://name@host:port` or `ringpost://name@unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EndpointUri {
     /// The endpoint's name.
@@ -106,11 +159,11 @@ impl FromStr for EndpointUri {
         if !is_valid_name(name) {
             return Err(bad("the part before the @ is no endpoint name"));
         }
-        if address.contains(['/', '?', '#']) {
+        if address.contains(['/', '?', '#']) && !address.starts_with(UNIX) {
             return Err(bad("it has a path, a query or a fragment"));
         }
         let address: Address = address.parse().map_err(|error: AddressError| bad(error.problem))?;
-        if address.port == 0 {
+        if address.port() == Some(0) {
             return Err(bad("port 0 is no port to connect to"));
         }
         Ok(EndpointUri { name: name.into(), address })
@@ -119,7 +172,9 @@ impl FromStr for EndpointUri {
 
 /// A text is no address, or no URI of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} cannot be used: {problem}; an endpoint is written ringpost://name@host:port, an address host:port")]
+#[error(
+    "{text:?} cannot be used: {problem}; an address is written host:port or unix:/path, an endpoint ringpost://name@address"
+)]
 pub struct AddressError {
     text: Arc<str>,
     problem: &'static str,
@@ -141,6 +196,9 @@ mod tests {
             ("ringpost://bank@127.0.0.1:7077", "ringpost://bank@127.0.0.1:7077"),
             ("ringpost://bank@Host-1.example:1", "ringpost://bank@host-1.example:1"),
             ("ringpost://bank@[0:0:0:0:0:0:0:1]:65535", "ringpost://bank@[::1]:65535"),
+            ("ringpost://bank@unix:/run/Bank.sock", "ringpost://bank@unix:/run/Bank.sock"),
+            ("ringpost://bank@unix:/run/a:7077", "ringpost://bank@unix:/run/a:7077"),
+            ("ringpost://bank@unix:7077", "ringpost://bank@unix:7077"),
         ] {
             assert_eq!(text.parse::<EndpointUri>().unwrap().to_string(), written);
         }
@@ -164,9 +222,36 @@ mod tests {
             ("ringpost://bank@[x]:1", "brackets"),
             ("ringpost://bank@h:1/x", "path"),
             ("ringpost://bank@h_ü:1", "characters"),
+            ("ringpost://bank@unix:", "no number"),
+            ("ringpost://bank@unix:run/x", "begins with /"),
+            ("ringpost://bank@unix:/run/", "directory"),
+            ("ringpost://bank@unix:/run/a b", "white space"),
+            ("ringpost://bank@unix:/run/a?b", "one of ?#@"),
+            ("ringpost://bank@unix:/run/a#b", "one of ?#@"),
+            ("ringpost://bank@unix:/run/a@b", "one of ?#@"),
         ] {
             let error = text.parse::<EndpointUri>().unwrap_err().to_string();
             assert!(error.contains(problem) && error.contains(text), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_path_fits_the_kernels_structure_or_is_refused() {
+        let longest = format!("/{}", "x".repeat(MAX_UNIX_PATH - 1));
+        assert_eq!(Address::unix(&longest).unwrap().path(), Some(&*longest));
+        let error = format!("unix:{longest}x").parse::<Address>().unwrap_err().to_string();
+        assert!(error.contains("at most 107 bytes"), "{error}");
+        assert!(Address::unix("/a\0b").is_err() && Address::unix("").is_err());
+    }
+
+    #[test]
+    fn an_address_tells_its_parts() {
+        let parts = |text: &str| {
+            let address: Address = text.parse().unwrap();
+            let text = |part: Option<&str>| part.map(str::to_owned);
+            (text(address.host()), address.port(), text(address.path()))
+        };
+        assert_eq!(parts("H:1"), (Some("h".into()), Some(1), None));
+        assert_eq!(parts("unix:/x"), (None, None, Some("/x".into())));
     }
 }

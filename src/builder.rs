@@ -1,15 +1,11 @@
 //! How an env comes to be.
 
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::address::{Address, AddressError};
+use crate::address::Address;
 use crate::config::{Config, CoreSet};
 use crate::dispatch::directory::Place;
 use crate::dispatch::verifier::VERIFIER;
@@ -18,6 +14,7 @@ use crate::error::StartError;
 use crate::executor::idle::Idle;
 use crate::host::life::{Start, StartFailure};
 use crate::host::thread;
+use crate::listen::{Listening, listen};
 use crate::ring::{Capabilities, Feature};
 use crate::shard::node::{Ending, Node};
 use crate::wire::frame::EndpointId;
@@ -69,9 +66,16 @@ impl Builder {
         self
     }
 
-    /// Listens on this `host:port`; port 0 means any. If the port is taken, the next ones are tried, up to
-    /// `Config::port_retries`. An unspecified host (`0.0.0.0`, `[::]`) wants [`advertise`](Self::advertise) beside it, or
-    /// refs that travel to other nodes lead nowhere: a warning says so. Without this the env listens nowhere and only asks others (client mode).
+    /// Listens on this `host:port`, or on the Unix socket `unix:/path`. Without this the env listens nowhere and only
+    /// asks others (client mode).
+    ///
+    /// Port 0 means any. If the port is taken, the next ones are tried, up to `Config::port_retries`; if the host is a
+    /// name, the next of its addresses after that. An unspecified host (`0.0.0.0`, `[::]`) wants [`advertise`](Self::advertise) beside it, or
+    /// refs that travel to other nodes lead nowhere: a warning says so.
+    ///
+    /// The file of a Unix socket is removed when the env has ended. One that was left behind, so that nobody accepts
+    /// there, is replaced; one where somebody does is an error. Who may connect is a matter of the permissions of the
+    /// file, which follow the umask, and of its directory.
     pub fn bind(mut self, address: impl Into<String>) -> Builder {
         self.bind = Some(address.into());
         self
@@ -110,26 +114,34 @@ impl Builder {
         let node = Node::new(self.name, self.config, cpus.len(), capabilities.clone());
         let (listeners, address) = match &self.bind {
             Some(bind) => {
-                let (listeners, bound) = listen(bind, cpus.len(), node.config.port_retries)?;
-                let wrong = |error| StartError::Config(format!("advertise: {error}").into());
-                let address = match &self.advertise {
-                    Some(host) => Address::new(host, bound.port()).map_err(wrong)?,
-                    None => {
-                        if bound.ip().is_unspecified() {
-                            tracing::warn!(%bound, "refs to this env lead nowhere from elsewhere: set advertise(host)");
-                        }
-                        Address::from(bound)
-                    }
-                };
-                // The first and only time that it is set.
+                let listening = listen(bind, cpus.len(), node.config.port_retries)?;
+                let address = advertised(&listening, self.advertise.as_deref())?;
+                // The first and only time that these are set.
                 let _ = node.advertised.set(address.to_string());
-                (listeners, Some(address))
+                node.keep_file(listening.file);
+                (listening.sockets, Some(address))
             }
             None => (Vec::new(), None),
         };
         tracing::info!(env = node.name, address = node.advertised.get(), %capabilities, cores = ?cpus, "starting");
         start_cores(&node, &cpus, listeners, &capabilities)?;
         Ok(RpcEnv::started(node, address))
+    }
+}
+
+/// The address under which others are to find an env.
+fn advertised(listening: &Listening, host: Option<&str>) -> Result<Address, StartError> {
+    let wrong = |problem: String| StartError::Config(format!("advertise: {problem}").into());
+    match (host, listening.address.port()) {
+        (Some(host), Some(port)) => Address::new(host, port).map_err(|error| wrong(error.to_string())),
+        (Some(_), None) => Err(wrong("a Unix socket is found by its path, not by a host".into())),
+        (None, _) => {
+            if listening.unspecified {
+                let bound = &listening.address;
+                tracing::warn!(%bound, "refs to this env lead nowhere from elsewhere: set advertise(host)");
+            }
+            Ok(listening.address.clone())
+        }
     }
 }
 
@@ -181,52 +193,4 @@ fn start_cores(
             Err(failure)
         }
     }
-}
-
-/// One listening socket per core, all on one port, so that the kernel spreads connections over the cores.
-fn listen(bind: &str, cores: usize, retries: u16) -> Result<(Vec<OwnedFd>, SocketAddr), StartError> {
-    let cannot = |cause: String| StartError::Bind { address: bind.into(), cause: cause.into() };
-    let wished: Address = bind.parse().map_err(|error: AddressError| cannot(error.to_string()))?;
-    let resolved = (wished.host().trim_matches(['[', ']']), wished.port()).to_socket_addrs();
-    let resolved = resolved.map_err(|error| cannot(error.to_string()))?.next();
-    let mut address = resolved.ok_or_else(|| cannot("the host has no address".into()))?;
-    let first = wished.port();
-    let last = if first == 0 { 0 } else { first.saturating_add(retries) };
-    for port in first..=last {
-        address.set_port(port);
-        match listen_on(address, cores) {
-            Ok(listening) => return Ok(listening),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(error) => return Err(cannot(error.to_string())),
-        }
-    }
-    Err(StartError::PortsTaken { host: wished.host().into(), first, last })
-}
-
-fn listen_on(mut address: SocketAddr, cores: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
-    let domain = Domain::for_address(address);
-    let open = || Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
-    // The first socket listens without SO_REUSEPORT: two envs must not share a port by accident. Only `listen` settles
-    // who has it, since SO_REUSEADDR, which passes lingering connections of an earlier run, lets two sockets bind. The
-    // first opens the port for the others while it holds it.
-    let first = open()?;
-    first.set_reuse_address(true)?;
-    first.bind(&address.into())?;
-    first.listen(1024)?;
-    if address.port() == 0 {
-        let bound = first.local_addr()?.as_socket();
-        address.set_port(bound.map_or(0, |bound| bound.port()));
-    }
-    first.set_reuse_port(true)?;
-    let listener = |_| {
-        let socket = open()?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(1024)?;
-        Ok(OwnedFd::from(socket))
-    };
-    let others = (1..cores).map(listener);
-    let listeners: io::Result<Vec<OwnedFd>> = [Ok(OwnedFd::from(first))].into_iter().chain(others).collect();
-    Ok((listeners?, address))
 }

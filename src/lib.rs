@@ -53,6 +53,7 @@ mod endpoint_ref;
 mod env;
 mod error;
 mod host;
+mod listen;
 
 // The floors below are open to this crate's own tests and benchmarks; their interfaces change at will.
 #[doc(hidden)]
@@ -86,6 +87,7 @@ pub use error::{
     StartError,
 };
 pub use executor::idle::Idle;
+pub use net::remote::Remote;
 pub use ring::{Capabilities, Feature};
 pub use shard::counters::{CoreSnapshot, Snapshot};
 pub use shard::sleep::{NotOnCore, Sleep, sleep};

@@ -225,7 +225,7 @@ fn an_advertised_host_is_what_refs_carry() {
     bounded(|| {
         let env = builder("server", 1, config()).bind("127.0.0.1:0").advertise("localhost").start().unwrap();
         let endpoint = env.register("server", || Server(4)).unwrap();
-        let port = env.address().unwrap().port();
+        let port = env.address().unwrap().port().unwrap();
         assert_eq!(endpoint.uri().unwrap(), format!("ringpost://server@localhost:{port}"));
         let other = serving(1, config());
         for uri in [endpoint.uri().unwrap(), format!("ringpost://server@127.0.0.1:{port}")] {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringpost::{CoreSet, EndpointRef, Idle, RpcEnv};
+use ringpost::{Address, CoreSet, EndpointRef, Idle, RpcEnv};
 
 use crate::Error;
 use crate::alloc::thread_allocs;
@@ -71,7 +71,7 @@ impl Stage {
         for core in 0..pairs {
             server.register_on(core, &format!("counter-{core}"), || Counter)?;
         }
-        let port = server.address().ok_or("the server has no address")?.port();
+        let port = server.address().and_then(Address::port).ok_or("the server has no port")?;
         let client = RpcEnv::builder("bench-client").cores(core_set(cpus, 0..pairs)).idle(idle(run.idle)).start()?;
         let reference = |name: &str, host: Ipv4Addr| client.endpoint_ref(&format!("ringpost://{name}@{host}:{port}"));
         // Each address is a peer of its own, so each reference below has a connection of its own.

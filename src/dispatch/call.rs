@@ -1,7 +1,6 @@
 //! One request on its way through a handler, and the way back for its answer.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use super::context::EndpointContext;
 use super::deferred::Deferrals;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::ConnectionId;
+use crate::net::remote::Remote;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::failure::{Failure, FailureCode, HandlerError, panic_text};
 use crate::wire::frame::{EndpointId, Resolved};
@@ -35,7 +35,7 @@ pub enum Origin {
         /// The connection.
         connection: ConnectionId,
         /// The peer.
-        remote: SocketAddr,
+        remote: Remote,
     },
 }
 
@@ -60,8 +60,8 @@ pub trait ReplyPath {
     fn gone(&self, origin: Origin, endpoint: EndpointId);
     /// Whether somebody still waits for the answer, as far as this core can tell at once.
     fn is_wanted(&self, call: &Call) -> bool;
-    /// The address of the peer behind a connection of this core, while it is open.
-    fn peer_address(&self, connection: ConnectionId) -> Option<SocketAddr>;
+    /// The peer behind a connection of this core, while it is open.
+    fn remote(&self, connection: ConnectionId) -> Option<Remote>;
     /// Now, in nanoseconds of the core's clock; cached for the current turn.
     fn now(&self) -> u64;
     /// Now, read from the clock.

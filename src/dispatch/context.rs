@@ -1,11 +1,11 @@
 //! What an endpoint's callbacks get: where they run, and who asks.
 
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::call::{NO_DEADLINE, Origin, ReplyPath, Responder};
+use crate::net::remote::Remote;
 use crate::wire::frame::EndpointId;
 
 /// An endpoint's view of itself: its own ref, its env, its core.
@@ -70,8 +70,8 @@ impl Deref for CallContext {
 pub enum Caller {
     /// Something on the core with this number, in this env. Other threads of the process send through a core.
     Core(usize),
-    /// The peer with this socket address.
-    Peer(SocketAddr),
+    /// A peer, with the other end of its connection.
+    Peer(Remote),
     /// A peer whose connection has ended since.
     Gone,
 }
@@ -83,7 +83,7 @@ impl CallContext {
         match self.responder.call().origin {
             Origin::Here => Caller::Core(path.core().into()),
             Origin::Core(core) => Caller::Core(core.into()),
-            Origin::Peer(id) => path.peer_address(id).map_or(Caller::Gone, Caller::Peer),
+            Origin::Peer(id) => path.remote(id).map_or(Caller::Gone, Caller::Peer),
             Origin::Passed { remote, .. } => Caller::Peer(remote),
         }
     }

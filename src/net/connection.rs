@@ -1,8 +1,7 @@
 //! One connection: its two halves and what is known about the peer.
 
-use std::net::SocketAddr;
-
 use super::reader::Reader;
+use super::remote::Remote;
 use super::writer::Writer;
 use crate::executor::timers::TimerKey;
 
@@ -56,8 +55,8 @@ pub struct Connection {
     pub role: Role,
     /// How far it is.
     pub phase: Phase,
-    /// The peer's socket address.
-    pub remote: SocketAddr,
+    /// The other end of its socket.
+    pub remote: Remote,
     /// The receiving half; `None` while its frames are handled.
     pub reader: Option<Reader>,
     /// The sending half.
@@ -76,7 +75,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection whose socket was just opened.
-    pub fn new(id: ConnectionId, role: Role, remote: SocketAddr, max_frame: u32) -> Connection {
+    pub fn new(id: ConnectionId, role: Role, remote: Remote, max_frame: u32) -> Connection {
         Connection {
             id,
             role,
@@ -148,11 +147,11 @@ mod tests {
     fn an_old_id_never_finds_the_next_connection_in_its_place() {
         let mut table = Connections::default();
         let id = |generation| ConnectionId { slot: 3, generation };
-        table.insert(Connection::new(id(1), Role::Accepted, SocketAddr::from(([127, 0, 0, 1], 1)), 100));
+        table.insert(Connection::new(id(1), Role::Accepted, Remote::Unix, 100));
         assert!(table.get(id(1)).is_some());
         assert!(table.remove(id(2)).is_none());
         assert!(table.remove(id(1)).is_some());
-        table.insert(Connection::new(id(2), Role::Accepted, SocketAddr::from(([127, 0, 0, 1], 1)), 100));
+        table.insert(Connection::new(id(2), Role::Accepted, Remote::Unix, 100));
         assert!(table.get(id(1)).is_none());
         assert_eq!(table.len(), 1);
     }

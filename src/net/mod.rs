@@ -10,4 +10,5 @@ pub mod outbox;
 pub mod peer;
 pub mod pending;
 pub mod reader;
+pub mod remote;
 pub mod writer;

@@ -33,7 +33,7 @@ impl Peer {
         self.serial
     }
 
-    /// `host:port`.
+    /// `host:port` or `unix:/path`.
     pub fn address(&self) -> &Arc<str> {
         &self.address
     }

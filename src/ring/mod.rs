@@ -38,6 +38,7 @@ pub use completion::{Completion, RecvEnd};
 pub use config::RingConfig;
 pub use ring::Ring;
 pub use setup_error::SetupError;
+pub use sock_addr::{MAX_UNIX_PATH, SockAddr};
 pub use sockets::SocketId;
 pub use stats::RingStats;
 pub use waker::RingWaker;

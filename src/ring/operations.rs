@@ -1,6 +1,5 @@
 //! The requests a socket's owner can make.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
@@ -40,7 +39,7 @@ impl Ring {
 
     /// Connects; the outcome is reported as [`Completion::Connected`](super::Completion::Connected). Does nothing while
     /// a connect is in flight.
-    pub fn connect(&mut self, id: SocketId, address: SocketAddr) {
+    pub fn connect(&mut self, id: SocketId, address: impl Into<SockAddr>) {
         let Some(socket) = self.sockets.get(id) else { return };
         if socket.closing || socket.connecting.is_some() {
             return;

@@ -1,7 +1,6 @@
 //! Answers on their way back, whichever way their request came.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +15,7 @@ use crate::mesh::parcel::Parcel;
 use crate::net::connection::{Connection, ConnectionId, Phase};
 use crate::net::errors::AskError;
 use crate::net::pending::{AskKey, Forgotten, Via};
+use crate::net::remote::Remote;
 use crate::wire::failure::{Failure, FailureCode};
 use crate::wire::frame::{self, Draft, EndpointId, Resolved};
 
@@ -77,7 +77,7 @@ impl ReplyPath for Shard {
         }
     }
 
-    fn peer_address(&self, connection: ConnectionId) -> Option<SocketAddr> {
+    fn remote(&self, connection: ConnectionId) -> Option<Remote> {
         self.connections.borrow_mut().get(connection).map(|connection| connection.remote)
     }
 

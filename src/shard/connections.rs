@@ -1,6 +1,5 @@
 //! Connections between the ring and the frames.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::shard::{Action, Shard};
@@ -8,6 +7,7 @@ use super::timeouts::Timer;
 use crate::dispatch::call::ReplyPath;
 use crate::net::connection::{Connection, ConnectionId, Phase, Role};
 use crate::net::reader::{Incoming, ProtocolError, Reader};
+use crate::net::remote::Remote;
 use crate::wire::handshake::{Hello, VERSION};
 
 impl Shard {
@@ -17,7 +17,7 @@ impl Shard {
     }
 
     /// A socket was accepted and is in the ring.
-    pub fn on_accepted(&self, id: ConnectionId, remote: SocketAddr) {
+    pub fn on_accepted(&self, id: ConnectionId, remote: Remote) {
         self.count(|counters| counters.accepted += 1);
         let mut connection = Connection::new(id, Role::Accepted, remote, self.node.config.max_frame);
         connection.timer = Some(self.arm(self.node.config.handshake_timeout, Timer::Greeting(id)));
@@ -26,7 +26,7 @@ impl Shard {
     }
 
     /// A socket to a peer is in the ring, to be connected; false if nobody wants it any more.
-    pub fn on_dialled(&self, id: ConnectionId, peer: u32, remote: SocketAddr) -> bool {
+    pub fn on_dialled(&self, id: ConnectionId, peer: u32, remote: Remote) -> bool {
         if !self.on_dialling(peer, id) {
             return false;
         }

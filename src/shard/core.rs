@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::lanes::LaneItem;
 use super::node::{Ending, Injected};
@@ -17,7 +17,8 @@ use crate::dispatch::call::ReplyPath;
 use crate::executor::idle::{IdleState, SpinFor};
 use crate::executor::tasks::Ready;
 use crate::net::connection::ConnectionId;
-use crate::ring::{Completion, RecvEnd, Ring, SocketId};
+use crate::net::remote::{DialTo, Remote};
+use crate::ring::{Completion, RecvEnd, Ring, SockAddr, SocketId};
 
 /// Ready tasks and endpoints that are run in one turn.
 const READY_PER_TURN: usize = 1024;
@@ -144,10 +145,7 @@ impl Core {
             }
             Completion::RecvEnded { .. } => {}
             Completion::Accepted { socket, .. } => self.on_accepted(socket),
-            Completion::AcceptEnded { error, .. } => {
-                tracing::warn!(%error, "no connection can be accepted for now");
-                self.shard.arm(ACCEPT_PAUSE, Timer::Accept);
-            }
+            Completion::AcceptEnded { error, .. } => self.on_accept_ended(&error),
             Completion::Connected { socket, result } => match result {
                 Ok(()) => self.shard.on_connected(connection(socket)),
                 Err(error) => self.shard.close(connection(socket), &error.to_string(), false),
@@ -157,18 +155,22 @@ impl Core {
         }
     }
 
+    fn on_accept_ended(&mut self, error: &io::Error) {
+        // The cores of an env share one Unix socket, so the first to close it in a shutdown ends it for all.
+        if !self.shard.node.closing.load(Ordering::Relaxed) {
+            tracing::warn!(%error, "no connection can be accepted for now");
+            self.shard.arm(ACCEPT_PAUSE, Timer::Accept);
+        }
+    }
+
     fn on_accepted(&mut self, socket: OwnedFd) {
         let shard = &self.shard;
         if shard.has_all_connections() || shard.closing.get().is_some() {
             shard.count(|counters| counters.connections_refused += 1);
             return;
         }
-        let options = SockRef::from(&socket);
-        // Neither works on a socket whose peer has gone already: then there is nothing to serve.
-        let Some(remote) = options.peer_addr().ok().and_then(|address| address.as_socket()) else { return };
-        if options.set_tcp_nodelay(true).is_err() {
-            return;
-        }
+        // A socket whose peer has gone already gives an error: then there is nothing to serve.
+        let Ok(remote) = remote_of(&socket) else { return };
         let id = self.ring.adopt(socket);
         shard.on_accepted(connection(id), remote);
     }
@@ -265,11 +267,11 @@ impl Core {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Dial { peer, .. } if self.shard.has_all_connections() => self.shard.dial_refused(peer),
-            Action::Dial { peer, to } => match open(to) {
-                Ok(fd) => {
+            Action::Dial { peer, to } => match open(&to) {
+                Ok((fd, address)) => {
                     let id = self.ring.adopt(fd);
-                    if self.shard.on_dialled(connection(id), peer, to) {
-                        self.ring.connect(id, to);
+                    if self.shard.on_dialled(connection(id), peer, to.remote()) {
+                        self.ring.connect(id, address);
                     } else {
                         self.ring.close(id);
                     }
@@ -348,11 +350,26 @@ impl Core {
     }
 }
 
-/// A socket that connects to `to`.
-fn open(to: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    Ok(socket.into())
+/// A socket that can connect to `to`, and where to in the kernel's words.
+fn open(to: &DialTo) -> io::Result<(OwnedFd, SockAddr)> {
+    let address = match to {
+        DialTo::Tcp(address) => SockAddr::from(*address),
+        DialTo::Unix(path) => SockAddr::unix(path).ok_or(io::ErrorKind::InvalidInput)?,
+    };
+    let socket = Socket::new(Domain::from(address.family()), Type::STREAM, None)?;
+    if matches!(to, DialTo::Tcp(_)) {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok((socket.into(), address))
+}
+
+/// The other end of a socket that was accepted, which is set to send small frames at once.
+fn remote_of(socket: &OwnedFd) -> io::Result<Remote> {
+    let options = SockRef::from(socket);
+    match options.peer_addr()?.as_socket() {
+        Some(address) => options.set_tcp_nodelay(true).map(|()| Remote::Tcp(address)),
+        None => Ok(Remote::Unix),
+    }
 }
 
 fn connection(socket: SocketId) -> ConnectionId {

@@ -13,6 +13,7 @@ use crate::net::errors::AskError;
 use crate::net::outbox::{Link, Outbox, count_one_way};
 use crate::net::peer::{IndexHold, Peer};
 use crate::net::pending::{AskKey, Via};
+use crate::net::remote::DialTo;
 use crate::wire::frame::{EndpointId, Resolved};
 use crate::wire::handshake::Hello;
 
@@ -36,7 +37,7 @@ impl Shard {
         if outbox.link != Link::Down {
             return;
         }
-        if let Ok(to) = outbox.address.parse::<SocketAddr>() {
+        if let Some(to) = DialTo::parse(&outbox.address) {
             outbox.link = Link::Dialling(None);
             return self.act(Action::Dial { peer, to });
         }
@@ -76,7 +77,7 @@ impl Shard {
     fn dial_next(&self, outbox: &mut Outbox, peer: u32) {
         if let Some(to) = outbox.candidates.pop() {
             outbox.link = Link::Dialling(None);
-            self.act(Action::Dial { peer, to });
+            self.act(Action::Dial { peer, to: DialTo::Tcp(to) });
         }
     }
 

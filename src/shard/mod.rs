@@ -20,5 +20,6 @@ pub mod rest;
 #[expect(clippy::module_inception, reason = "the shard of a core is the concept that this floor is named for")]
 pub mod shard;
 pub mod sleep;
+pub mod socket_file;
 pub mod spawn;
 pub mod timeouts;

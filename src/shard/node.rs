@@ -10,6 +10,7 @@ use super::config::Config;
 use super::counters::{Published, Snapshot};
 use super::lanes::{LaneBytes, LaneItem};
 use super::shard::Shard;
+use super::socket_file::SocketFile;
 use crate::dispatch::directory::Directory;
 use crate::executor::key::WakeKey;
 use crate::executor::waker::RemoteWake;
@@ -141,6 +142,8 @@ pub struct Node {
     pub cores: Vec<CoreDoor>,
     /// No further work is taken.
     pub closing: AtomicBool,
+    /// The file of its Unix socket, until all cores have ended.
+    file: Mutex<Option<SocketFile>>,
     ended: Mutex<usize>,
     all_ended: Condvar,
 }
@@ -178,6 +181,7 @@ impl Node {
                 }),
                 cores: (0..cores).map(|_| door()).collect(),
                 closing: AtomicBool::new(false),
+                file: Mutex::default(),
                 ended: Mutex::new(0),
                 all_ended: Condvar::new(),
                 config,
@@ -242,9 +246,18 @@ impl Node {
         self.cores.iter().all(|door| door.ending.load(Ordering::SeqCst) >= ending as u8)
     }
 
+    /// Keeps the file of the Unix socket that the env listens on, and drops the one that it had.
+    pub fn keep_file(&self, file: Option<SocketFile>) {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+    }
+
     /// A core's thread has ended.
     pub fn core_ended(&self) {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        *ended += 1;
+        if *ended == self.cores.len() {
+            self.keep_file(None);
+        }
         self.all_ended.notify_all();
     }
 

@@ -75,7 +75,7 @@ impl Shard {
                 self.dispatcher.deliver_bytes(endpoint, call, head.message, payload, path);
             }
             Some(core) => {
-                let Some(remote) = path.peer_address(id) else { return };
+                let Some(remote) = path.remote(id) else { return };
                 call.origin = Origin::Passed { core: self.core, connection: id, remote };
                 let mut body = self.spares.borrow_mut().take();
                 body.extend_from_slice(payload);
@@ -126,7 +126,7 @@ impl Shard {
         match self.route_to_core(route) {
             Some(core) if core == self.core => self.dispatcher.cancel(endpoint, Origin::Peer(id), request),
             Some(core) => {
-                let Some(remote) = self.peer_address(id) else { return };
+                let Some(remote) = self.remote(id) else { return };
                 let origin = Origin::Passed { core: self.core, connection: id, remote };
                 self.lane_cancel(core, LaneItem::Cancel { endpoint, origin, request });
             }

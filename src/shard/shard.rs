@@ -1,7 +1,6 @@
 //! All of a core but its ring.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use crate::net::connection::{ConnectionId, Connections, Phase};
 use crate::net::errors::AskError;
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
+use crate::net::remote::DialTo;
 use crate::net::writer::Spares;
 use crate::wire::failure::{FailureCode, panic_text};
 use crate::wire::frame::EndpointId;
@@ -33,7 +33,7 @@ pub enum Action {
         /// Index of the peer's outbox.
         peer: u32,
         /// Where to.
-        to: SocketAddr,
+        to: DialTo,
     },
     /// Receive.
     Receive(ConnectionId),

@@ -32,7 +32,7 @@ pub struct Hello {
     pub incarnation: u64,
     /// The node's name, for logs.
     pub name: String,
-    /// Where the node listens, as `host:port`, if it does.
+    /// Where the node listens, as `host:port` or `unix:/path`, if it does.
     pub advertised: Option<String>,
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod scene;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,6 +49,13 @@ pub(crate) fn server(cores: usize) -> RpcEnv {
 /// An env with these limits that listens on a free port.
 pub(crate) fn serving(cores: usize, config: Config) -> RpcEnv {
     builder("server", cores, config).bind("127.0.0.1:0").start().unwrap()
+}
+
+/// The address of a Unix socket that nobody else has.
+pub(crate) fn unix_socket() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("ringpost-test-{}-{}.sock", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    format!("unix:{}", std::env::temp_dir().join(name).display())
 }
 
 /// An env that listens nowhere.

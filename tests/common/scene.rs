@@ -7,7 +7,7 @@ use ringpost::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{builder, end, seen_from, serving};
+use super::{builder, end, seen_from, unix_socket};
 
 /// How far an endpoint is from who asks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +20,17 @@ pub(crate) enum Distance {
     Peer,
     /// In another env, on another core than the one that owns the connection.
     PeerLane,
+    /// As [`Peer`](Distance::Peer), over a Unix socket.
+    Unix,
 }
 
-pub(crate) const DISTANCES: [Distance; 4] = [Distance::Local, Distance::Lane, Distance::Peer, Distance::PeerLane];
+pub(crate) const DISTANCES: [Distance; 5] =
+    [Distance::Local, Distance::Lane, Distance::Peer, Distance::PeerLane, Distance::Unix];
 
 impl Distance {
     /// Whether messages travel as bytes.
     pub(crate) fn is_remote(self) -> bool {
-        matches!(self, Distance::Peer | Distance::PeerLane)
+        matches!(self, Distance::Peer | Distance::PeerLane | Distance::Unix)
     }
 }
 
@@ -68,12 +71,13 @@ impl Scene {
             let core = usize::from(distance == Distance::Lane);
             return Scene { distance, asking: env.clone(), answering: env, core, _connection: None };
         }
-        let answering = serving(2, config.clone());
+        let bind = if distance == Distance::Unix { unix_socket() } else { "127.0.0.1:0".into() };
+        let answering = builder("server", 2, config.clone()).bind(bind).start().unwrap();
         let asking = builder("asker", 1, config).start().unwrap();
         let probe = answering.register_per_core("where", |_| Where).unwrap();
         let connection = seen_from(&asking, &probe);
         let owner = connection.ask_blocking(AskWhere).unwrap();
-        let core = if distance == Distance::Peer { owner } else { 1 - owner };
+        let core = if distance == Distance::PeerLane { 1 - owner } else { owner };
         Scene { distance, asking, answering, core, _connection: Some(connection) }
     }
 
