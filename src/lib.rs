@@ -78,7 +78,7 @@ pub use address::{Address, AddressError};
 pub use builder::Builder;
 pub use config::{Config, CoreSet};
 pub use dispatch::context::{CallContext, Caller, EndpointContext};
-pub use dispatch::endpoint::{Endpoint, Handle, HandleDeferred, HandleSync, Handlers};
+pub use dispatch::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers};
 pub use dispatch::replier::Replier;
 pub use endpoint_ref::{Asking, EndpointRef};
 pub use env::RpcEnv;

@@ -11,45 +11,16 @@ use super::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder, refuse};
 use super::context::EndpointContext;
 use super::deferred::Deferrals;
 use super::erased::{AnyEndpoint, Payload};
-use super::inbox::{Body, Envelope, Inbox, InboxLimits};
+use super::inbox::{Body, Envelope, InboxLimits};
+use super::shared::InFlight;
+pub use super::slot::Started;
+use super::slot::{Phase, Slot};
 use crate::executor::future_cell::FutureCell;
-use crate::executor::key::WakeKey;
 use crate::executor::tasks::{Executor, TooManyTasks};
 use crate::net::writer::Spares;
-use crate::wire::failure::{FailureCode, HandlerError, panic_text};
+use crate::wire::failure::{FailureCode, panic_text};
 use crate::wire::frame::EndpointId;
 use crate::wire::message::MessageId;
-
-/// Called once with the outcome of `on_start`.
-pub type Started = Box<dyn FnOnce(Result<(), HandlerError>)>;
-
-/// What an endpoint is doing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    /// Its `on_start` runs.
-    Starting,
-    /// Nothing.
-    Idle,
-    /// One of its handlers is suspended.
-    Busy,
-    /// Its `on_stop` runs.
-    Stopping,
-}
-
-struct Slot {
-    id: EndpointId,
-    name: Arc<str>,
-    endpoint: Box<dyn AnyEndpoint>,
-    inbox: RefCell<Inbox>,
-    cell: RefCell<FutureCell>,
-    phase: Cell<Phase>,
-    /// No message is taken any more; `on_stop` comes after those that are queued.
-    closing: Cell<bool>,
-    /// The call whose handler is suspended.
-    current: Cell<Option<(Origin, u64)>>,
-    started: Cell<Option<Started>>,
-    key: WakeKey,
-}
 
 /// What happened to messages on a core; counters that only grow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,10 +94,13 @@ impl Dispatcher {
             Ok(key) => key,
             Err(error) => return Err((error, started)),
         };
+        let concurrency = endpoint.concurrency();
+        let in_flight = (concurrency > 1).then(|| InFlight::new(concurrency, self.executor.waker(key)));
         let slot = Slot {
             id,
             name,
             endpoint,
+            in_flight,
             inbox: RefCell::default(),
             cell: RefCell::new(FutureCell::new()),
             phase: Cell::new(Phase::Starting),
@@ -188,7 +162,7 @@ impl Dispatcher {
         path: &Rc<dyn ReplyPath>,
     ) {
         let Some(slot) = self.accepting(id, call, path) else { return };
-        if slot.phase.get() == Phase::Idle && slot.inbox.borrow().is_empty() {
+        if slot.phase.get() == Phase::Idle && slot.inbox.borrow().is_empty() && slot.may_begin(message) {
             self.handle(&slot, call, message, Payload::Bytes(bytes), path);
             return;
         }
@@ -259,6 +233,11 @@ impl Dispatcher {
             self.count(|stats| stats.expired += 1);
             return refuse(&call, path, FailureCode::Expired, "");
         }
+        if let Some(in_flight) = &slot.in_flight
+            && slot.endpoint.is_shared(message)
+        {
+            return self.share(slot, in_flight, call, message, payload, path);
+        }
         let responder = Responder::new(call, EndpointContext::new(slot.id, path));
         self.count(|stats| stats.handled += 1);
         let waker = self.executor.waker(slot.key);
@@ -269,6 +248,30 @@ impl Dispatcher {
         if slot.endpoint.handle(message, payload, responder, &mut cell, &mut cx).is_ready() {
             slot.phase.set(Phase::Idle);
             slot.current.set(None);
+        }
+    }
+
+    /// Runs the handler of a message beside others of its endpoint.
+    fn share(
+        &self,
+        slot: &Slot,
+        in_flight: &Rc<InFlight>,
+        call: Call,
+        message: MessageId,
+        payload: Payload<'_>,
+        path: &Rc<dyn ReplyPath>,
+    ) {
+        if !self.executor.has_room() {
+            self.count(|stats| stats.overloaded += 1);
+            let text = format!("the tasks of core {} (Config::tasks)", path.core());
+            return refuse(&call, path, FailureCode::Overloaded, &text);
+        }
+        self.count(|stats| stats.handled += 1);
+        let responder = Responder::new(call, EndpointContext::new(slot.id, path));
+        let flight = in_flight.begin();
+        let serial = flight.serial();
+        if let Some(task) = slot.endpoint.share(message, payload, responder, flight, &self.executor) {
+            in_flight.suspend(serial, (call.origin, call.request), task);
         }
     }
 
@@ -289,6 +292,9 @@ impl Dispatcher {
         }
         for handled in 0..budget {
             if slot.phase.get() != Phase::Idle {
+                return handled;
+            }
+            if !slot.is_clear_for_next() {
                 return handled;
             }
             let next = self.pop(slot);
@@ -418,6 +424,9 @@ impl Dispatcher {
         let all: Vec<_> = self.slots.borrow_mut().drain(..).flatten().collect();
         for slot in all {
             contain(|| slot.cell.borrow_mut().clear());
+            if let Some(in_flight) = &slot.in_flight {
+                in_flight.abort(&self.executor);
+            }
             contain(|| drop(slot));
         }
         self.live.set(0);
@@ -440,10 +449,15 @@ impl Dispatcher {
             slot.current.set(None);
             self.count(|stats| stats.cancelled += 1);
             self.executor.wake(slot.key);
+        } else if let Some(task) = slot.in_flight.as_ref().and_then(|all| all.task_of(origin, request)) {
+            self.executor.abort(task);
+            self.count(|stats| stats.cancelled += 1);
         } else if let Some(envelope) = { slot.inbox.borrow_mut().remove(origin, request) } {
             self.queued.set(self.queued.get() - 1);
             self.count(|stats| stats.cancelled += 1);
             self.recycle(envelope.body);
+            // What stood behind it may begin now.
+            self.executor.wake(slot.key);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use super::context::{CallContext, EndpointContext};
-use super::erased::{Entry, run_async, run_deferred, run_sync};
+use super::erased::{Entry, Share, run_alone, run_async, run_deferred, run_shared, run_sync};
 use super::replier::Replier;
 use crate::wire::failure::HandlerError;
 use crate::wire::message::{Ask, Message, MessageId, OneWay};
@@ -12,7 +12,7 @@ use crate::wire::message::{Ask, Message, MessageId, OneWay};
 ///
 /// An endpoint is made on the core that owns it and never leaves it, so it may hold `Rc` and `RefCell`. It handles
 /// one message at a time, in the order in which they arrived; a handler that awaits keeps the next message waiting,
-/// though not the other endpoints of its core.
+/// though not the other endpoints of its core. Handlers that may be in flight together are a choice: [`HandleShared`].
 ///
 /// `on_start` runs before the first message, `on_stop` after the last, each exactly once.
 pub trait Endpoint: Sized + 'static {
@@ -56,6 +56,18 @@ pub trait HandleSync<M: Message>: Endpoint {
     fn handle(&mut self, message: M, context: &mut CallContext) -> Result<M::Reply, HandlerError>;
 }
 
+/// Handles messages of type `M` side by side with others: up to [`Handlers::concurrency`] such handlers of an endpoint are
+/// in flight at once. They take turns at their awaits on the endpoint's core and never run in parallel, so `Cell` and
+/// `RefCell` are what they change state with; no borrow of a `RefCell` should be held across an await.
+///
+/// Messages begin in the order in which they arrived, and none overtakes another. A message of this kind waits until fewer
+/// than the limit are in flight, and none that needs the endpoint for itself is before it; any other message, and every
+/// callback of the lifecycle, `on_error` included, waits until none is in flight, and then runs alone.
+pub trait HandleShared<M: Message>: Endpoint {
+    /// Handles one message; see [`Handle::handle`].
+    fn handle(&self, message: M, context: &mut CallContext) -> impl Future<Output = Result<M::Reply, HandlerError>>;
+}
+
 /// Handles asks of type `M` whose answer comes later: from another handler, a task or another thread.
 pub trait HandleDeferred<M: Ask>: Endpoint {
     /// Takes one ask and sees to it that `replier` is used, at any time. It must not block.
@@ -68,14 +80,45 @@ pub trait HandleDeferred<M: Ask>: Endpoint {
 
 /// The list of messages that an endpoint handles; filled in by [`Endpoint::handlers`].
 pub struct Handlers<E> {
-    entries: Vec<Entry<E>>,
+    pub(super) entries: Vec<Entry<E>>,
+    pub(super) concurrency: usize,
 }
 
 impl<E: Endpoint> Handlers<E> {
-    pub(super) fn of_endpoint() -> Vec<Entry<E>> {
-        let mut handlers = Handlers { entries: Vec::new() };
+    /// What the endpoint lists, unless it cannot be served like that.
+    pub(super) fn of_endpoint() -> Result<Handlers<E>, HandlersError> {
+        let mut handlers = Handlers { entries: Vec::new(), concurrency: 1 };
         E::handlers(&mut handlers);
-        handlers.entries
+        if handlers.concurrency == 0 {
+            return Err(HandlersError::NoConcurrency);
+        }
+        match find_clash(&handlers.entries) {
+            Some(clash) => Err(clash),
+            None => Ok(handlers),
+        }
+    }
+
+    /// How many handlers of the kind [`HandleShared`] may be in flight at once: 1 unless given. 0 is an error of the
+    /// registration. All other handlers run alone, whatever this is.
+    pub fn concurrency(&mut self, limit: usize) -> &mut Self {
+        self.concurrency = limit;
+        self
+    }
+
+    /// Asks of type `M` are answered by [`HandleShared`].
+    pub fn ask_shared<M: Ask>(&mut self) -> &mut Self
+    where
+        E: HandleShared<M>,
+    {
+        self.add_shared::<M>()
+    }
+
+    /// One-way messages of type `M` are handled by [`HandleShared`].
+    pub fn send_shared<M: OneWay>(&mut self) -> &mut Self
+    where
+        E: HandleShared<M>,
+    {
+        self.add_shared::<M>()
     }
 
     /// Asks of type `M` are answered by [`Handle`].
@@ -119,25 +162,42 @@ impl<E: Endpoint> Handlers<E> {
     }
 
     fn add<M: Message>(&mut self, run: super::erased::Run<E>) -> &mut Self {
-        self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, run });
+        self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, run, share: None });
+        self
+    }
+
+    fn add_shared<M: Message>(&mut self) -> &mut Self
+    where
+        E: HandleShared<M>,
+    {
+        let share: Share<E> = run_shared::<E, M>;
+        let run = run_alone::<E, M>;
+        self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, run, share: Some(share) });
         self
     }
 }
 
-/// Two handlers of an endpoint whose messages have the same id.
+/// Why an endpoint cannot be served with the handlers that it lists.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("its messages {:?} and {:?} have the same id {:#010x}", names.0, names.1, id.0)]
-pub struct Clash {
-    /// The shared id.
-    pub id: MessageId,
-    /// The two names.
-    pub names: (&'static str, &'static str),
+#[non_exhaustive]
+pub enum HandlersError {
+    /// Two of its messages have the same id.
+    #[error("its messages {:?} and {:?} have the same id {:#010x}", names.0, names.1, id.0)]
+    Clash {
+        /// The shared id.
+        id: MessageId,
+        /// The two names.
+        names: (&'static str, &'static str),
+    },
+    /// It allows no handler at all.
+    #[error("its concurrency is 0; it must be at least 1")]
+    NoConcurrency,
 }
 
 /// Finds two entries with one id: a message listed twice, or two names that hash alike.
-pub(super) fn find_clash<E>(entries: &[Entry<E>]) -> Option<Clash> {
+fn find_clash<E>(entries: &[Entry<E>]) -> Option<HandlersError> {
     entries.iter().enumerate().find_map(|(i, a)| {
         let b = entries[..i].iter().find(|b| b.id == a.id)?;
-        Some(Clash { id: a.id, names: (b.name, a.name) })
+        Some(HandlersError::Clash { id: a.id, names: (b.name, a.name) })
     })
 }

@@ -13,10 +13,13 @@ use std::task::{Context, Poll};
 
 use super::call::{Answer, Responder};
 use super::context::{CallContext, EndpointContext};
-use super::endpoint::{Clash, Endpoint, Handle, HandleDeferred, HandleSync, Handlers, find_clash};
+use super::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers, HandlersError};
 use super::replier::Replier;
+use super::shared::Flight;
 use crate::executor::catch::catch;
 use crate::executor::future_cell::FutureCell;
+use crate::executor::key::WakeKey;
+use crate::executor::tasks::Executor;
 use crate::mesh::parcel::Parcel;
 use crate::wire::codec;
 use crate::wire::failure::{Failure, FailureCode, HandlerError, panic_text};
@@ -46,6 +49,21 @@ pub trait AnyEndpoint {
         cell: &mut FutureCell,
         cx: &mut Context<'_>,
     ) -> Poll<()>;
+    /// How many shared handlers may be in flight.
+    fn concurrency(&self) -> usize;
+    /// Whether the handler of this message is a shared one.
+    fn is_shared(&self, message: MessageId) -> bool;
+    /// Runs the shared handler of a message; its task, if it waits.
+    fn share(
+        &self,
+        message: MessageId,
+        payload: Payload<'_>,
+        responder: Responder,
+        flight: Flight,
+        executor: &Executor,
+    ) -> Option<WakeKey>;
+    /// Runs `on_error`.
+    fn report(&self, error: &HandlerError);
     /// Runs `on_stop`.
     fn stop(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()>;
 }
@@ -56,30 +74,37 @@ pub struct Entry<E> {
     pub(super) name: &'static str,
     pub(super) version: u16,
     pub(super) run: Run<E>,
+    /// How to run it beside others, if it may.
+    pub(super) share: Option<Share<E>>,
 }
 
 /// Decodes the payload, runs the handler, answers.
 pub(super) type Run<E> = fn(&Rc<RefCell<E>>, Payload<'_>, Responder, &mut FutureCell, &mut Context<'_>) -> Poll<()>;
 
+/// The same as a task of its own.
+pub(super) type Share<E> = fn(&Rc<RefCell<E>>, Payload<'_>, Responder, Flight, &Executor) -> Option<WakeKey>;
+
 /// An endpoint with its handlers.
 ///
 /// The endpoint sits in a `RefCell` that a running handler keeps borrowed across its awaits. That is no conflict,
-/// since the dispatcher runs one at a time, and it is what lets a handler's future outlive the call that made it
+/// since the dispatcher runs one at a time, or several that only read, and it is what lets a handler's future outlive the call that made it
 /// without any unsafe code: the future owns a share of the endpoint.
 pub struct Erased<E> {
     endpoint: Rc<RefCell<E>>,
-    entries: Vec<Entry<E>>,
+    handlers: Handlers<E>,
     started: Rc<Cell<Option<Result<(), HandlerError>>>>,
 }
 
 impl<E: Endpoint> Erased<E> {
-    /// Wraps an endpoint, unless two of its messages clash.
-    pub fn new(endpoint: E) -> Result<Erased<E>, Clash> {
-        let entries = Handlers::<E>::of_endpoint();
-        match find_clash(&entries) {
-            Some(clash) => Err(clash),
-            None => Ok(Erased { endpoint: Rc::new(RefCell::new(endpoint)), entries, started: Rc::default() }),
-        }
+    /// Wraps an endpoint, unless something is wrong with its handlers.
+    pub fn new(endpoint: E) -> Result<Erased<E>, HandlersError> {
+        let handlers = Handlers::of_endpoint()?;
+        Ok(Erased { endpoint: Rc::new(RefCell::new(endpoint)), handlers, started: Rc::default() })
+    }
+
+    #[inline]
+    fn entry(&self, message: MessageId) -> Option<&Entry<E>> {
+        self.handlers.entries.iter().find(|entry| entry.id == message)
     }
 }
 
@@ -106,15 +131,40 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
         cell: &mut FutureCell,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        match self.entries.iter().find(|entry| entry.id == message) {
+        match self.entry(message) {
             Some(entry) => (entry.run)(&self.endpoint, payload, responder, cell, cx),
             None => {
-                let known: Vec<_> = self.entries.iter().map(|e| format!("{} v{}", e.name, e.version)).collect();
+                let known: Vec<_> =
+                    self.handlers.entries.iter().map(|e| format!("{} v{}", e.name, e.version)).collect();
                 let text = format!("message id {:#010x}; it handles: {}", message.0, known.join(", "));
                 responder.fail(FailureCode::UnknownMessage, &text);
                 Poll::Ready(())
             }
         }
+    }
+
+    fn concurrency(&self) -> usize {
+        self.handlers.concurrency
+    }
+
+    fn is_shared(&self, message: MessageId) -> bool {
+        self.entry(message).is_some_and(|entry| entry.share.is_some())
+    }
+
+    fn share(
+        &self,
+        message: MessageId,
+        payload: Payload<'_>,
+        responder: Responder,
+        flight: Flight,
+        executor: &Executor,
+    ) -> Option<WakeKey> {
+        let share = self.entry(message)?.share?;
+        share(&self.endpoint, payload, responder, flight, executor)
+    }
+
+    fn report(&self, error: &HandlerError) {
+        report(&mut *self.endpoint.borrow_mut(), error);
     }
 
     fn stop(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()> {
@@ -165,6 +215,52 @@ pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
         .unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))));
     answer(&mut *endpoint, context, result);
     Poll::Ready(())
+}
+
+/// A shared handler of an endpoint that has one in flight at a time.
+pub(super) fn run_alone<E: HandleShared<M>, M: Message>(
+    endpoint: &Rc<RefCell<E>>,
+    payload: Payload<'_>,
+    responder: Responder,
+    cell: &mut FutureCell,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
+    let endpoint = endpoint.clone();
+    let handling = async move {
+        let mut context = CallContext { responder };
+        let mut endpoint = endpoint.borrow_mut();
+        let result = caught(async { HandleShared::handle(&*endpoint, message, &mut context).await }).await;
+        answer(&mut *endpoint, context, result);
+    };
+    cell.run(handling, cx)
+}
+
+/// A shared handler among others.
+pub(super) fn run_shared<E: HandleShared<M>, M: Message>(
+    endpoint: &Rc<RefCell<E>>,
+    payload: Payload<'_>,
+    responder: Responder,
+    flight: Flight,
+    executor: &Executor,
+) -> Option<WakeKey> {
+    let (message, responder) = open::<M>(payload, responder)?;
+    let endpoint = endpoint.clone();
+    let handling = async move {
+        // Dropped last, when the endpoint is not borrowed any more.
+        let flight = flight;
+        let mut context = CallContext { responder };
+        let result = {
+            let endpoint = endpoint.borrow();
+            caught(async { endpoint.handle(message, &mut context).await }).await
+        };
+        if let Err(error) = &result {
+            flight.failed(error.clone());
+        }
+        context.responder.finish(result);
+    };
+    // The dispatcher has made sure that there is room.
+    executor.start(handling).ok().flatten()
 }
 
 pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(

@@ -123,6 +123,11 @@ impl Inbox {
         Some(envelope)
     }
 
+    /// The oldest message, which stays.
+    pub fn front(&self) -> Option<&Envelope> {
+        self.queue.front()
+    }
+
     /// Takes an ask out whose asker no longer waits.
     pub fn remove(&mut self, origin: Origin, request: u64) -> Option<Envelope> {
         let at = self.queue.iter().position(|e| e.call.origin == origin && e.call.request == request)?;

@@ -12,4 +12,6 @@ pub mod endpoint;
 pub mod erased;
 pub mod inbox;
 pub mod replier;
+pub mod shared;
+mod slot;
 pub mod verifier;

@@ -98,6 +98,20 @@ impl Executor {
         Ok(key)
     }
 
+    /// Starts a task and polls it once, at once; its key, unless it has ended by then. For what seldom waits: nothing is
+    /// queued for a future that is ready. As with [`poll`](Executor::poll), a panic ends the task.
+    ///
+    /// # Errors
+    /// [`TooManyTasks`]; the future is dropped.
+    #[inline]
+    pub fn start(&self, future: impl Future<Output = ()> + 'static) -> Result<Option<WakeKey>, TooManyTasks> {
+        self.check_limit()?;
+        let mut cell = self.spares.borrow_mut().pop().unwrap_or_default();
+        cell.put(future);
+        let key = self.slots.borrow_mut().insert(Body::Task(cell));
+        Ok((self.poll(key) == Polled::Pending).then_some(key))
+    }
+
     /// Gives something that is run elsewhere, an endpoint, a key and a place in the ready queue; not queued yet.
     ///
     /// # Errors

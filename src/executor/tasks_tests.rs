@@ -309,3 +309,26 @@ fn the_last_handle_drops_the_futures() {
     drop(bound);
     assert_eq!(drops.get(), 1);
 }
+
+#[test]
+fn a_task_that_is_started_is_polled_at_once_and_kept_only_if_it_waits() {
+    let (executor, _bound) = executor(2);
+    assert_eq!(executor.start(async {}), Ok(None));
+    assert_eq!((executor.live(), executor.ready_len()), (0, 0));
+    let waker = Rc::new(RefCell::new(None::<Waker>));
+    let (there, mut polls) = (waker.clone(), 0);
+    let waits = poll_fn(move |cx| {
+        *there.borrow_mut() = Some(cx.waker().clone());
+        polls += 1;
+        if polls < 2 { Poll::Pending } else { Poll::Ready(()) }
+    });
+    assert!(executor.start(waits).unwrap().is_some());
+    assert_eq!(run(&executor), []);
+    waker.take().unwrap().wake();
+    assert_eq!(run(&executor), [Polled::Done]);
+    assert_eq!(executor.start(async { panic!("at once") }), Ok(None));
+    assert_eq!(executor.live(), 0);
+    let kept = [executor.start(pending()), executor.start(pending())];
+    assert!(kept.iter().all(|started| matches!(started, Ok(Some(_)))));
+    assert_eq!(executor.start(async {}), Err(TooManyTasks { limit: 2 }));
+}

@@ -28,7 +28,7 @@ impl Shard {
             // Both the factory and the list of handlers are user code.
             catch_unwind(AssertUnwindSafe(|| Erased::new(make())))
                 .map_err(|panic| HandlerError::panicked(panic_text(&*panic)))
-                .and_then(|made| made.map_err(|clash| HandlerError::new(clash.to_string())))
+                .and_then(|made| made.map_err(|error| HandlerError::new(error.to_string())))
         };
         let directory = self.node.directory.clone();
         let started: Started = Box::new(move |outcome| {

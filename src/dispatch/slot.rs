@@ -1,0 +1,75 @@
+//! What a core keeps of one endpoint.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::call::Origin;
+use super::erased::AnyEndpoint;
+use super::inbox::Inbox;
+use super::shared::InFlight;
+use crate::executor::future_cell::FutureCell;
+use crate::executor::key::WakeKey;
+use crate::wire::failure::HandlerError;
+use crate::wire::frame::EndpointId;
+use crate::wire::message::MessageId;
+
+/// Called once with the outcome of `on_start`.
+pub type Started = Box<dyn FnOnce(Result<(), HandlerError>)>;
+
+/// What an endpoint is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Its `on_start` runs.
+    Starting,
+    /// Nothing.
+    Idle,
+    /// One of its handlers that run alone is suspended.
+    Busy,
+    /// Its `on_stop` runs.
+    Stopping,
+}
+
+/// An endpoint in its place on a core.
+pub(super) struct Slot {
+    pub(super) id: EndpointId,
+    pub(super) name: Arc<str>,
+    pub(super) endpoint: Box<dyn AnyEndpoint>,
+    pub(super) inbox: RefCell<Inbox>,
+    pub(super) cell: RefCell<FutureCell>,
+    pub(super) phase: Cell<Phase>,
+    /// No message is taken any more; `on_stop` comes after those that are queued.
+    pub(super) closing: Cell<bool>,
+    /// The call whose handler is suspended.
+    pub(super) current: Cell<Option<(Origin, u64)>>,
+    /// Its handlers that run side by side, if it may have more than one.
+    pub(super) in_flight: Option<Rc<InFlight>>,
+    pub(super) started: Cell<Option<Started>>,
+    pub(super) key: WakeKey,
+}
+
+impl Slot {
+    /// Whether this message may be handled now, as far as the handlers in flight are concerned.
+    #[inline]
+    pub(super) fn may_begin(&self, message: MessageId) -> bool {
+        match &self.in_flight {
+            None => true,
+            Some(in_flight) => in_flight.may_begin(self.endpoint.is_shared(message)),
+        }
+    }
+
+    /// Whether the next message, or the end if there is none, may be handled now. Tells the endpoint first what went
+    /// wrong in handlers that have ended.
+    #[inline]
+    pub(super) fn is_clear_for_next(&self) -> bool {
+        let Some(in_flight) = &self.in_flight else { return true };
+        if in_flight.is_empty() {
+            in_flight.take_errors().iter().for_each(|error| self.endpoint.report(error));
+        }
+        let next = self.inbox.borrow().front().map(|envelope| envelope.message);
+        match next {
+            Some(message) => self.may_begin(message),
+            None => in_flight.is_empty(),
+        }
+    }
+}
