@@ -88,6 +88,7 @@ pub use error::{
 };
 pub use executor::idle::Idle;
 pub use net::remote::Remote;
+pub use net::roster::Peer;
 pub use ring::{Capabilities, Feature};
 pub use shard::counters::{CoreSnapshot, Snapshot};
 pub use shard::sleep::{NotOnCore, Sleep, sleep};

@@ -110,7 +110,7 @@ impl HandleSync<About> for Log {
     ) -> Result<(Option<Duration>, bool, usize, String), HandlerError> {
         let caller = match context.caller() {
             Caller::Core(core) => format!("core {core}"),
-            Caller::Peer(address) => format!("peer {address}"),
+            Caller::Peer(peer) => format!("peer {}", peer.remote()),
             other => format!("{other:?}"),
         };
         Ok((context.remaining(), context.is_ask(), context.core(), caller))

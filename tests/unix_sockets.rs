@@ -34,9 +34,9 @@ impl Endpoint for Porter {
 impl HandleSync<WhoAmI> for Porter {
     fn handle(&mut self, _: WhoAmI, context: &mut CallContext) -> Result<String, HandlerError> {
         match context.caller() {
-            Caller::Peer(remote) => {
-                assert_eq!(remote, Remote::Unix);
-                Ok(remote.to_string())
+            Caller::Peer(peer) => {
+                assert_eq!(peer.remote(), Remote::Unix);
+                Ok(peer.remote().to_string())
             }
             other => Ok(format!("{other:?}")),
         }

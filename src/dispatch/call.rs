@@ -11,7 +11,7 @@ use super::context::EndpointContext;
 use super::deferred::Deferrals;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::ConnectionId;
-use crate::net::remote::Remote;
+use crate::net::roster::Peer;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::failure::{Failure, FailureCode, HandlerError, panic_text};
 use crate::wire::frame::{EndpointId, Resolved};
@@ -34,8 +34,6 @@ pub enum Origin {
         core: u16,
         /// The connection.
         connection: ConnectionId,
-        /// The peer.
-        remote: Remote,
     },
 }
 
@@ -60,8 +58,9 @@ pub trait ReplyPath {
     fn gone(&self, origin: Origin, endpoint: EndpointId);
     /// Whether somebody still waits for the answer, as far as this core can tell at once.
     fn is_wanted(&self, call: &Call) -> bool;
-    /// The peer behind a connection of this core, while it is open.
-    fn remote(&self, connection: ConnectionId) -> Option<Remote>;
+    /// The peer behind a connection of this core or another, while it is open. It may lock a table: not for every
+    /// message.
+    fn peer(&self, core: u16, connection: ConnectionId) -> Option<Peer>;
     /// Now, in nanoseconds of the core's clock; cached for the current turn.
     fn now(&self) -> u64;
     /// Now, read from the clock.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::call::{NO_DEADLINE, Origin, ReplyPath, Responder};
-use crate::net::remote::Remote;
+use crate::net::roster::Peer;
 use crate::wire::frame::EndpointId;
 
 /// An endpoint's view of itself: its own ref, its env, its core.
@@ -65,13 +65,13 @@ impl Deref for CallContext {
 }
 
 /// Who sent a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Caller {
     /// Something on the core with this number, in this env. Other threads of the process send through a core.
     Core(usize),
-    /// A peer, with the other end of its connection.
-    Peer(Remote),
+    /// A peer, over this connection.
+    Peer(Peer),
     /// A peer whose connection has ended since.
     Gone,
 }
@@ -83,8 +83,8 @@ impl CallContext {
         match self.responder.call().origin {
             Origin::Here => Caller::Core(path.core().into()),
             Origin::Core(core) => Caller::Core(core.into()),
-            Origin::Peer(id) => path.remote(id).map_or(Caller::Gone, Caller::Peer),
-            Origin::Passed { remote, .. } => Caller::Peer(remote),
+            Origin::Peer(id) => path.peer(path.core(), id).map_or(Caller::Gone, Caller::Peer),
+            Origin::Passed { core, connection } => path.peer(core, connection).map_or(Caller::Gone, Caller::Peer),
         }
     }
 

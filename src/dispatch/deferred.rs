@@ -171,7 +171,7 @@ impl Deferrals {
 
     /// A connection of another core has ended, over which asks may have been passed on.
     pub fn end_passed(&self, ended: ConnectionId, owner: u16) {
-        let passed = |call: &Call| matches!(call.origin, Origin::Passed { core, connection, .. } if (core, connection) == (owner, ended));
+        let passed = |call: &Call| matches!(call.origin, Origin::Passed { core, connection } if (core, connection) == (owner, ended));
         self.end_where(passed);
     }
 

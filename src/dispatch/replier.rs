@@ -65,7 +65,7 @@ impl<R> Replier<R> {
 
     /// Who asks.
     pub fn caller(&self) -> Caller {
-        self.caller
+        self.caller.clone()
     }
 
     /// How long the asker will still wait; `None` if that is not known. Zero once the deadline has passed.

@@ -2,6 +2,7 @@
 
 use super::reader::Reader;
 use super::remote::Remote;
+use super::roster::Peer;
 use super::writer::Writer;
 use crate::executor::timers::TimerKey;
 
@@ -57,6 +58,8 @@ pub struct Connection {
     pub phase: Phase,
     /// The other end of its socket.
     pub remote: Remote,
+    /// Who the peer is, once it has said its hello.
+    pub peer: Option<Peer>,
     /// The receiving half; `None` while its frames are handled.
     pub reader: Option<Reader>,
     /// The sending half.
@@ -81,6 +84,7 @@ impl Connection {
             role,
             phase: if role == Role::Accepted { Phase::Greeting } else { Phase::Connecting },
             remote,
+            peer: None,
             reader: Some(Reader::new(max_frame)),
             writer: Writer::default(),
             peer_max_frame: max_frame,

@@ -11,4 +11,5 @@ pub mod peer;
 pub mod pending;
 pub mod reader;
 pub mod remote;
+pub mod roster;
 pub mod writer;

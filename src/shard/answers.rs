@@ -15,7 +15,7 @@ use crate::mesh::parcel::Parcel;
 use crate::net::connection::{Connection, ConnectionId, Phase};
 use crate::net::errors::AskError;
 use crate::net::pending::{AskKey, Forgotten, Via};
-use crate::net::remote::Remote;
+use crate::net::roster::Peer;
 use crate::wire::failure::{Failure, FailureCode};
 use crate::wire::frame::{self, Draft, EndpointId, Resolved};
 
@@ -44,7 +44,7 @@ impl ReplyPath for Shard {
                 };
                 self.lane_answer(core, LaneItem::Answer { request: call.request, answer });
             }
-            Origin::Passed { core, connection, .. } => {
+            Origin::Passed { core, connection } => {
                 let frame = self.answer_frame(call, answer);
                 self.lane_answer(core, LaneItem::Frame { connection, request: call.request, frame });
             }
@@ -59,7 +59,7 @@ impl ReplyPath for Shard {
                 frame::write_gone(&mut bytes, endpoint);
                 self.send_frame(connection, 0, bytes);
             }
-            Origin::Passed { core, connection, .. } => {
+            Origin::Passed { core, connection } => {
                 let mut frame = self.spares.borrow_mut().take();
                 frame::write_gone(&mut frame, endpoint);
                 self.lane_answer(core, LaneItem::Frame { connection, request: 0, frame });
@@ -77,8 +77,11 @@ impl ReplyPath for Shard {
         }
     }
 
-    fn remote(&self, connection: ConnectionId) -> Option<Remote> {
-        self.connections.borrow_mut().get(connection).map(|connection| connection.remote)
+    fn peer(&self, core: u16, connection: ConnectionId) -> Option<Peer> {
+        if core == self.core {
+            return self.connections.borrow_mut().get(connection).and_then(|connection| connection.peer.clone());
+        }
+        self.node.roster.peer(core, connection)
     }
 
     #[inline]

@@ -141,6 +141,7 @@ impl Shard {
         let Some(connection) = connections.get(id) else { return };
         connection.phase = Phase::Open;
         connection.peer_max_frame = hello.max_frame;
+        connection.peer = Some(self.node.roster.enter(self.core, id, connection.remote, hello));
         if let Some(timer) = connection.timer.take() {
             self.disarm(timer);
         }
@@ -228,6 +229,9 @@ impl Shard {
         }
         if faulty {
             tracing::warn!(peer = %connection.remote, cause, "closed a connection");
+        }
+        if connection.peer.is_some() {
+            self.node.roster.leave(self.core, id);
         }
         self.act(Action::Close(id));
         if let Role::Dialled { peer } = connection.role

@@ -18,6 +18,7 @@ use crate::mesh::injector::{Injector, PushError};
 use crate::mesh::lane::LaneReceiver;
 use crate::mesh::park::ParkFlag;
 use crate::net::peer::Peers;
+use crate::net::roster::Roster;
 use crate::ring::{Capabilities, RingWaker};
 use crate::wire::frame::EndpointId;
 
@@ -136,6 +137,8 @@ pub struct Node {
     pub advertised: OnceLock<String>,
     /// Its endpoints' names.
     pub directory: Arc<Directory>,
+    /// Who is connected to it.
+    pub roster: Roster,
     /// Its peers.
     pub peers: Arc<Peers>,
     /// The doors to its cores.
@@ -173,6 +176,7 @@ impl Node {
                 incarnation: random(),
                 advertised: OnceLock::new(),
                 directory: Arc::default(),
+                roster: Roster::default(),
                 peers: Peers::new(move |hold, serial| {
                     if let Some(node) = weak.upgrade() {
                         let hold = hold.clone();

@@ -75,8 +75,7 @@ impl Shard {
                 self.dispatcher.deliver_bytes(endpoint, call, head.message, payload, path);
             }
             Some(core) => {
-                let Some(remote) = path.remote(id) else { return };
-                call.origin = Origin::Passed { core: self.core, connection: id, remote };
+                call.origin = Origin::Passed { core: self.core, connection: id };
                 let mut body = self.spares.borrow_mut().take();
                 body.extend_from_slice(payload);
                 let envelope = Envelope { call, message: head.message, body: Body::Bytes(body) };
@@ -126,8 +125,7 @@ impl Shard {
         match self.route_to_core(route) {
             Some(core) if core == self.core => self.dispatcher.cancel(endpoint, Origin::Peer(id), request),
             Some(core) => {
-                let Some(remote) = self.remote(id) else { return };
-                let origin = Origin::Passed { core: self.core, connection: id, remote };
+                let origin = Origin::Passed { core: self.core, connection: id };
                 self.lane_cancel(core, LaneItem::Cancel { endpoint, origin, request });
             }
             None => {}
