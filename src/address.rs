@@ -133,11 +133,25 @@ impl FromStr for Address {
 
 /// The URI of an endpoint: `ringpost://name@host:port` or `ringpost://name@unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct EndpointUri {
+pub struct EndpointUri {
     /// The endpoint's name.
     pub(crate) name: Arc<str>,
     /// Its node's address.
     pub(crate) address: Address,
+}
+
+impl EndpointUri {
+    /// The URI of the endpoint with this name at this address.
+    pub(crate) fn new(address: Address, name: &str) -> Result<EndpointUri, AddressError> {
+        let bad = |problem| Err(AddressError::new(&format!("{SCHEME}://{name}@{address}"), problem));
+        if !is_valid_name(name) {
+            return bad("the part before the @ is no endpoint name");
+        }
+        if address.port() == Some(0) {
+            return bad("port 0 is no port to connect to");
+        }
+        Ok(EndpointUri { name: name.into(), address })
+    }
 }
 
 impl fmt::Display for EndpointUri {
@@ -163,10 +177,7 @@ impl FromStr for EndpointUri {
             return Err(bad("it has a path, a query or a fragment"));
         }
         let address: Address = address.parse().map_err(|error: AddressError| bad(error.problem))?;
-        if address.port() == Some(0) {
-            return Err(bad("port 0 is no port to connect to"));
-        }
-        Ok(EndpointUri { name: name.into(), address })
+        EndpointUri::new(address, name).map_err(|error| bad(error.problem))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::verifier::{Found, Lookup, VERIFIER};
 use crate::endpoint_ref::EndpointRef;
 use crate::error::{AskError, Error, LookupError, RegisterError, SpawnError};
+use crate::locator::Locator;
 use crate::ring::Capabilities;
 use crate::shard::ask::Destination;
 use crate::shard::counters::Snapshot;
@@ -207,37 +208,39 @@ impl RpcEnv {
         }
     }
 
-    /// A ref to the endpoint with this URI, `ringpost://name@host:port`. Nothing is sent: whether the endpoint exists
-    /// shows with the first ask. Only a URI of this env itself is looked up, since that costs nothing.
-    pub fn endpoint_ref(&self, uri: &str) -> Result<EndpointRef, LookupError> {
-        EndpointRef::resolve(&self.0.node, &uri.parse::<EndpointUri>()?)
+    /// A ref to the endpoint with this URI, `ringpost://name@host:port` or `ringpost://name@unix:/path`, or with this
+    /// address and name. Nothing is sent: whether the endpoint exists shows with the first ask. Only an endpoint of this
+    /// env itself is looked up, since that costs nothing.
+    pub fn endpoint_ref(&self, endpoint: impl Locator) -> Result<EndpointRef, LookupError> {
+        EndpointRef::resolve(&self.0.node, &endpoint.locate()?)
     }
 
-    /// A ref to the endpoint with this URI, after its node has said that it exists. It may be gone again by the time
+    /// A ref to this endpoint, as for [`endpoint_ref`](Self::endpoint_ref), after its node has said that it exists. It may be gone again by the time
     /// of the first ask. Waits at most `Config::lookup_timeout`.
-    pub async fn lookup(&self, uri: &str) -> Result<EndpointRef, LookupError> {
-        let (endpoint, verifier) = self.with_verifier(uri)?;
+    pub async fn lookup(&self, endpoint: impl Locator) -> Result<EndpointRef, LookupError> {
+        let uri = endpoint.locate()?;
+        let (endpoint, verifier) = self.with_verifier(&uri)?;
         let question = Lookup { name: endpoint.name().to_owned() };
         let found = verifier.ask_within(question, self.0.node.config.lookup_timeout).await;
-        found_or_not(endpoint, uri, found)
+        found_or_not(endpoint, &uri, found)
     }
 
     /// [`lookup`](Self::lookup), blocking. Not for a core's own thread.
-    pub fn lookup_blocking(&self, uri: &str) -> Result<EndpointRef, LookupError> {
+    pub fn lookup_blocking(&self, endpoint: impl Locator) -> Result<EndpointRef, LookupError> {
         if current::on_core() {
             return Err(LookupError::BlockingOnCore);
         }
-        let (endpoint, verifier) = self.with_verifier(uri)?;
+        let uri = endpoint.locate()?;
+        let (endpoint, verifier) = self.with_verifier(&uri)?;
         let question = Lookup { name: endpoint.name().to_owned() };
         let found = verifier.ask_blocking_within(question, self.0.node.config.lookup_timeout);
-        found_or_not(endpoint, uri, found)
+        found_or_not(endpoint, &uri, found)
     }
 
-    fn with_verifier(&self, uri: &str) -> Result<(EndpointRef, EndpointRef), LookupError> {
-        let mut uri: EndpointUri = uri.parse()?;
-        let endpoint = EndpointRef::resolve(&self.0.node, &uri)?;
-        uri.name = VERIFIER.into();
-        Ok((endpoint, EndpointRef::resolve(&self.0.node, &uri)?))
+    fn with_verifier(&self, uri: &EndpointUri) -> Result<(EndpointRef, EndpointRef), LookupError> {
+        let endpoint = EndpointRef::resolve(&self.0.node, uri)?;
+        let verifier = EndpointUri { name: VERIFIER.into(), ..uri.clone() };
+        Ok((endpoint, EndpointRef::resolve(&self.0.node, &verifier)?))
     }
 
     /// Runs a future on this core. `make` runs there too, so the future may hold `Rc`s; only its result travels.
@@ -292,16 +295,17 @@ impl fmt::Debug for RpcEnv {
 
 fn found_or_not(
     endpoint: EndpointRef,
-    uri: &str,
+    uri: &EndpointUri,
     found: Result<Option<Found>, AskError>,
 ) -> Result<EndpointRef, LookupError> {
+    let uri = || uri.to_string().into();
     match found {
         Ok(Some(_)) => Ok(endpoint),
-        Ok(None) => Err(LookupError::NotFound { uri: uri.into() }),
+        Ok(None) => Err(LookupError::NotFound { uri: uri() }),
         Err(AskError::Timeout { target, after, .. }) => {
             let error = AskError::Timeout { target, after, setting: "Config::lookup_timeout" };
-            Err(LookupError::Ask { uri: uri.into(), error })
+            Err(LookupError::Ask { uri: uri(), error })
         }
-        Err(error) => Err(LookupError::Ask { uri: uri.into(), error }),
+        Err(error) => Err(LookupError::Ask { uri: uri(), error }),
     }
 }

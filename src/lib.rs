@@ -54,6 +54,7 @@ mod env;
 mod error;
 mod host;
 mod listen;
+mod locator;
 
 // The floors below are open to this crate's own tests and benchmarks; their interfaces change at will.
 #[doc(hidden)]
@@ -87,6 +88,7 @@ pub use error::{
     StartError,
 };
 pub use executor::idle::Idle;
+pub use locator::Locator;
 pub use net::remote::Remote;
 pub use net::roster::Peer;
 pub use ring::{Capabilities, Feature};

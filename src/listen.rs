@@ -11,6 +11,7 @@ use crate::error::StartError;
 use crate::shard::socket_file::SocketFile;
 
 /// The listening sockets of an env.
+#[derive(Debug)]
 pub(crate) struct Listening {
     /// One for each core.
     pub(crate) sockets: Vec<OwnedFd>,
@@ -30,22 +31,32 @@ pub(crate) fn listen(bind: &str, cores: usize, retries: u16) -> Result<Listening
         return listen_unix(wished, cores).map_err(|error| cannot(error.to_string()));
     };
     let found = (host.trim_matches(['[', ']']), port).to_socket_addrs().map_err(|error| cannot(error.to_string()))?;
-    let mut first_failure = None;
-    for address in found {
-        match listen_from(address, cores, retries) {
-            Ok(listening) => return Ok(listening),
-            Err(failure) => first_failure = first_failure.or(Some(failure)),
-        }
-    }
-    Err(match first_failure {
+    listen_on_one_of(found, cores, retries).map_err(|failure| match failure {
         None => cannot("the host has no address".into()),
         Some(Failure::Other(error)) => cannot(error.to_string()),
         Some(Failure::Taken { last }) => StartError::PortsTaken { host: host.into(), first: port, last },
     })
 }
 
+/// Listens at the first of the addresses that can be bound; otherwise tells what was wrong with the first one.
+fn listen_on_one_of(
+    addresses: impl Iterator<Item = SocketAddr>,
+    cores: usize,
+    retries: u16,
+) -> Result<Listening, Option<Failure>> {
+    let mut first = None;
+    for address in addresses {
+        match listen_from(address, cores, retries) {
+            Ok(listening) => return Ok(listening),
+            Err(failure) => first = first.or(Some(failure)),
+        }
+    }
+    Err(first)
+}
+
+#[derive(Debug)]
 enum Failure {
-    /// All ports that may be tried, up to this one.
+    /// All ports that may be tried are taken, up to this one.
     Taken {
         last: u16,
     },
@@ -104,4 +115,27 @@ fn listen_unix(address: Address, cores: usize) -> io::Result<Listening> {
     let others = (1..cores).map(|_| socket.try_clone().map(OwnedFd::from)).collect::<io::Result<Vec<_>>>()?;
     let sockets = [OwnedFd::from(socket)].into_iter().chain(others).collect();
     Ok(Listening { sockets, address, unspecified: false, file: Some(file) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn of_several_addresses_the_first_that_can_be_bound_is_taken() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = taken.local_addr().unwrap();
+        let nobodys: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        for hopeless in [taken, nobodys] {
+            let free = "127.0.0.1:0".parse().unwrap();
+            let listening = listen_on_one_of([hopeless, free].into_iter(), 2, 0).unwrap();
+            assert!(listening.address.host() == Some("127.0.0.1") && listening.sockets.len() == 2);
+        }
+        let failure = listen_on_one_of([taken, nobodys].into_iter(), 1, 0).unwrap_err();
+        assert!(matches!(failure, Some(Failure::Taken { last }) if last == taken.port()), "{failure:?}");
+        let failure = listen_on_one_of([nobodys, taken].into_iter(), 1, 0).unwrap_err();
+        assert!(matches!(failure, Some(Failure::Other(_))), "{failure:?}");
+    }
 }

@@ -235,3 +235,47 @@ fn an_advertised_host_is_what_refs_carry() {
         end(&env);
     });
 }
+
+#[test]
+fn an_env_on_the_ipv6_loopback_is_reached_however_its_address_is_written() {
+    bounded(|| {
+        let (env, other) = (builder("server", 2, config()).bind("[::1]:0").start().unwrap(), client(1));
+        let endpoint = env.register("server", || Server(6)).unwrap();
+        let port = env.address().unwrap().port().unwrap();
+        assert_eq!(endpoint.uri().unwrap(), format!("ringpost://server@[::1]:{port}"));
+        for host in ["[::1]", "[0:0:0:0:0:0:0:1]", "[0::0:1]"] {
+            let found = other.lookup_blocking(&format!("ringpost://server@{host}:{port}")).unwrap();
+            assert_eq!((found.uri(), found.ask_blocking(Run).unwrap()), (endpoint.uri(), 6));
+        }
+        assert_eq!(eventually(&other, "all went there", |_| true).dialled, 1, "one node, whatever it is called");
+        end(&other);
+        end(&env);
+    });
+}
+
+#[test]
+fn an_endpoint_is_found_by_uri_and_by_address_and_name() {
+    bounded(|| {
+        let (env, other) = (server(1), client(1));
+        env.register("server", || Server(5)).unwrap();
+        let (address, text) = (env.address().unwrap(), env.address().unwrap().to_string());
+        let by_uri = other.endpoint_ref(&uri(&env, "server")).unwrap();
+        for same in [
+            other.endpoint_ref((address, "server")).unwrap(),
+            other.endpoint_ref((&*text, "server")).unwrap(),
+            other.lookup_blocking((address, "server")).unwrap(),
+            block_on(other.lookup((&*text, "server"))).unwrap(),
+        ] {
+            assert_eq!(same, by_uri);
+            assert_eq!(same.ask_blocking(Run).unwrap(), 5);
+        }
+        let missing = other.lookup_blocking((address, "nobody"));
+        assert!(matches!(&missing, Err(LookupError::NotFound { uri }) if uri.contains("nobody@")), "{missing:?}");
+        for (address, name) in [("127.0.0.1:0", "server"), (&*text, "a b"), ("nowhere", "server"), (&*text, "")] {
+            let refused = other.endpoint_ref((address, name));
+            assert!(matches!(refused, Err(LookupError::Address(_))), "{address} {name}: {refused:?}");
+        }
+        end(&other);
+        end(&env);
+    });
+}
