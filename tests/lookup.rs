@@ -243,8 +243,9 @@ fn an_env_on_the_ipv6_loopback_is_reached_however_its_address_is_written() {
         let endpoint = env.register("server", || Server(6)).unwrap();
         let port = env.address().unwrap().port().unwrap();
         assert_eq!(endpoint.uri().unwrap(), format!("ringpost://server@[::1]:{port}"));
-        for host in ["[::1]", "[0:0:0:0:0:0:0:1]", "[0::0:1]"] {
-            let found = other.lookup_blocking(&format!("ringpost://server@{host}:{port}")).unwrap();
+        let found = ["[::1]", "[0:0:0:0:0:0:0:1]", "[0::0:1]"]
+            .map(|host| other.lookup_blocking(&format!("ringpost://server@{host}:{port}")).unwrap());
+        for found in &found {
             assert_eq!((found.uri(), found.ask_blocking(Run).unwrap()), (endpoint.uri(), 6));
         }
         assert_eq!(eventually(&other, "all went there", |_| true).dialled, 1, "one node, whatever it is called");
