@@ -2,26 +2,21 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::address::{Address, EndpointUri};
-use crate::dispatch::directory::Place;
-use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::verifier::{Found, Lookup, VERIFIER};
 use crate::endpoint_ref::EndpointRef;
-use crate::error::{AskError, Error, LookupError, RegisterError, SpawnError};
+use crate::error::{AskError, Error, LookupError, SpawnError};
 use crate::locator::Locator;
 use crate::ring::Capabilities;
 use crate::shard::ask::Destination;
 use crate::shard::counters::Snapshot;
 use crate::shard::current;
-use crate::shard::node::{Job, Node};
+use crate::shard::node::Node;
 use crate::shard::spawn::{JoinHandle, job};
-use crate::wire::failure::HandlerError;
-use crate::wire::frame::EndpointId;
 
 /// One node: cores, endpoints on them, and an address if it listens.
 ///
@@ -58,6 +53,10 @@ impl RpcEnv {
         RpcEnv(Arc::new(Inner { node, address, owner: false }))
     }
 
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.0.node
+    }
+
     /// The env's name.
     pub fn name(&self) -> &str {
         &self.0.node.name
@@ -81,121 +80,6 @@ impl RpcEnv {
     /// The counters of all cores, at most one turn old each.
     pub fn snapshot(&self) -> Snapshot {
         self.0.node.snapshot()
-    }
-
-    /// Registers an endpoint on the core with the fewest endpoints. `make` runs on that core; see
-    /// [`register_on`](Self::register_on).
-    pub fn register<E: Endpoint>(
-        &self,
-        name: &str,
-        make: impl FnOnce() -> E + Send + 'static,
-    ) -> Result<EndpointRef, RegisterError> {
-        let doors = self.0.node.cores.iter().map(|door| door.placed.load(Ordering::Relaxed));
-        let (core, _) = doors.enumerate().min_by_key(|(_, placed)| *placed).unwrap_or((0, 0));
-        self.register_on(core, name, make)
-    }
-
-    /// Registers an endpoint on this core. Blocks until `make` and `on_start` have run there; if either fails, the
-    /// endpoint is not registered and its name is free again.
-    ///
-    /// A name is 1 to 255 bytes without spaces, control characters and `@/?#`. Not for a core's own thread.
-    pub fn register_on<E: Endpoint>(
-        &self,
-        core: usize,
-        name: &str,
-        make: impl FnOnce() -> E + Send + 'static,
-    ) -> Result<EndpointRef, RegisterError> {
-        let node = &self.0.node;
-        let cores = node.cores.len();
-        let place = Place::Core(
-            u16::try_from(core).ok().filter(|_| core < cores).ok_or(RegisterError::NoSuchCore { core, cores })?,
-        );
-        let id = self.reserve(name, place, 1)?;
-        let (tell, told) = channel();
-        self.host(core, id, name, make, tell);
-        self.registered(id, place, name, &told, 1)
-    }
-
-    /// Registers one endpoint on every core, all under one name; `make` is given the number of its core. Messages go
-    /// to the sender's own core, to the core that owns the connection, or to the owner of a key: see
-    /// [`EndpointRef::by_key`]. If one instance fails to start, all are stopped.
-    pub fn register_per_core<E: Endpoint>(
-        &self,
-        name: &str,
-        make: impl Fn(usize) -> E + Send + Sync + 'static,
-    ) -> Result<EndpointRef, RegisterError> {
-        let cores = self.core_count();
-        let id = self.reserve(name, Place::EveryCore, cores as u32)?;
-        let (tell, told) = channel();
-        let make = Arc::new(make);
-        for core in 0..cores {
-            let make = make.clone();
-            self.host(core, id, name, move || make(core), tell.clone());
-        }
-        drop(tell);
-        self.registered(id, Place::EveryCore, name, &told, cores)
-    }
-
-    fn reserve(&self, name: &str, place: Place, instances: u32) -> Result<EndpointId, RegisterError> {
-        let node = &self.0.node;
-        if current::on_core() {
-            return Err(RegisterError::BlockingOnCore);
-        }
-        if node.closing.load(Ordering::Relaxed) {
-            return Err(RegisterError::Stopped { env: node.name.as_str().into() });
-        }
-        Ok(node.directory.reserve(name, place, instances)?)
-    }
-
-    /// Has a core make an instance and tell how that went.
-    fn host<E: Endpoint>(
-        &self,
-        core: usize,
-        id: EndpointId,
-        name: &str,
-        make: impl FnOnce() -> E + Send + 'static,
-        tell: mpsc::Sender<Result<(), HandlerError>>,
-    ) {
-        let name: Arc<str> = name.into();
-        let door = &self.0.node.cores[core];
-        let job: Job = Box::new(move |shard| {
-            // Nobody listens any more if another instance has failed before.
-            shard.host(id, name, make, Box::new(move |outcome| drop(tell.send(outcome))));
-        });
-        door.placed.fetch_add(1, Ordering::Relaxed);
-        if door.inject(job).is_err() {
-            self.0.node.directory.unname(id);
-            self.0.node.directory.release(id);
-            door.placed.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Waits for all instances.
-    fn registered(
-        &self,
-        id: EndpointId,
-        place: Place,
-        name: &str,
-        told: &mpsc::Receiver<Result<(), HandlerError>>,
-        instances: usize,
-    ) -> Result<EndpointRef, RegisterError> {
-        let outcomes: Vec<_> = told.iter().take(instances).collect();
-        let refused = || match self.0.node.closing.load(Ordering::Relaxed) {
-            true => RegisterError::Stopped { env: self.0.node.name.as_str().into() },
-            false => RegisterError::Overloaded { env: self.0.node.name.as_str().into() },
-        };
-        let missing = (outcomes.len() < instances).then(refused);
-        let failed = outcomes.into_iter().find_map(Result::err);
-        let failed = failed.map(|error| RegisterError::Failed { name: name.into(), error });
-        match failed.or(missing) {
-            None => Ok(EndpointRef::local(&self.0.node, id, place, name)),
-            Some(error) => {
-                // The failed instance has taken the name away already; the others still run.
-                self.0.node.directory.unname(id);
-                self.0.node.stop_instances(id);
-                Err(error)
-            }
-        }
     }
 
     /// Stops an endpoint of this env: its name is free at once, messages that are queued are handled, then `on_stop`

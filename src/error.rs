@@ -126,8 +126,10 @@ pub enum RegisterError {
         /// Its name.
         env: Arc<str>,
     },
-    /// Registering waits for the endpoint's core, and a core must not wait for itself or for another.
-    #[error("an endpoint cannot be registered from a core's own thread: register it from another thread")]
+    /// A blocking form waits for the endpoint's core, and a core must not wait for itself or for another.
+    #[error(
+        "registering on a core's own thread would block everything on it: await `register_async` and the like there"
+    )]
     BlockingOnCore,
 }
 

@@ -55,6 +55,7 @@ mod error;
 mod host;
 mod listen;
 mod locator;
+mod registration;
 
 // The floors below are open to this crate's own tests and benchmarks; their interfaces change at will.
 #[doc(hidden)]
@@ -91,6 +92,7 @@ pub use executor::idle::Idle;
 pub use locator::Locator;
 pub use net::remote::Remote;
 pub use net::roster::Peer;
+pub use registration::Registering;
 pub use ring::{Capabilities, Feature};
 pub use shard::counters::{CoreSnapshot, Snapshot};
 pub use shard::sleep::{NotOnCore, Sleep, sleep};
