@@ -38,19 +38,19 @@ impl Handle<Make> for Maker {
         let env = context.env();
         let mut sum = 0;
         for core in 0..env.core_count() {
-            let child = env.register_on_async(core, &format!("{}{core}", make.0), || Child::default()).await?;
+            let child = env.register_on_async(core, &format!("{}{core}", make.0), Child::default).await?;
             sum += child.ask(Where).await?;
             assert!(env.stop(&child));
         }
-        let child = env.register_async(&make.0, || Child::default()).await?;
+        let child = env.register_async(&make.0, Child::default).await?;
         let core = child.ask(Where).await?;
         let children = env.register_per_core_async("children", |_| Child::default()).await?;
         for _ in 0..env.core_count() {
             assert_eq!(children.ask(Where).await?, context.core());
         }
-        let taken = env.register_async(&make.0, || Child::default()).await;
+        let taken = env.register_async(&make.0, Child::default).await;
         assert!(matches!(taken, Err(RegisterError::Name(NameError::Taken(_)))), "{taken:?}");
-        let blocking = env.register("other", || Child::default());
+        let blocking = env.register("other", Child::default);
         assert!(matches!(blocking, Err(RegisterError::BlockingOnCore)), "{blocking:?}");
         assert!(core < env.core_count());
         Ok(sum)
