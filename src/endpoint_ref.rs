@@ -110,7 +110,9 @@ impl EndpointRef {
         EndpointRef { inner: self.inner.clone(), key: Some((hash >> 48) as u16) }
     }
 
-    /// Sends `message` at once and returns its answer to come. It waits at most `Config::ask_timeout`.
+    /// Sends `message` at once and returns its answer to come. It waits at most `Config::ask_timeout`, and no longer than
+    /// the call that is being handled: an ask that a handler makes, wherever it is awaited, ends at the deadline of the
+    /// handler's own ask at the latest. Tasks, and handlers of one-way messages, have no such deadline.
     ///
     /// The future may be awaited on any thread and by any executor. Dropping it gives the ask up: its slot is free at
     /// once, and the handler's side is told.
@@ -119,7 +121,7 @@ impl EndpointRef {
         self.start(message, None)
     }
 
-    /// Like [`ask`](Self::ask), with a limit of its own. The clock ticks in steps of about a millisecond; an ask never
+    /// Like [`ask`](Self::ask), with a limit of its own; a call that is being handled limits it all the same. The clock ticks in steps of about a millisecond; an ask never
     /// ends early.
     #[inline]
     pub fn ask_within<M: Ask>(&self, message: M, timeout: Duration) -> Asking<M::Reply> {

@@ -11,6 +11,7 @@ use crate::dispatch::verifier::{Found, Lookup, VERIFIER};
 use crate::endpoint_ref::EndpointRef;
 use crate::error::{AskError, Error, LookupError, SpawnError};
 use crate::locator::Locator;
+use crate::net::pending::LimitedBy;
 use crate::ring::Capabilities;
 use crate::shard::ask::Destination;
 use crate::shard::counters::Snapshot;
@@ -186,7 +187,7 @@ fn found_or_not(
     match found {
         Ok(Some(_)) => Ok(endpoint),
         Ok(None) => Err(LookupError::NotFound { uri: uri() }),
-        Err(AskError::Timeout { target, after, .. }) => {
+        Err(AskError::Timeout { target, after, setting }) if setting == LimitedBy::Caller.setting() => {
             let error = AskError::Timeout { target, after, setting: "Config::lookup_timeout" };
             Err(LookupError::Ask { uri: uri(), error })
         }

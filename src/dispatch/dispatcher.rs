@@ -11,6 +11,7 @@ use super::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder, refuse};
 use super::context::EndpointContext;
 use super::deferred::Deferrals;
 use super::erased::{AnyEndpoint, Payload};
+use super::handling::Handling;
 use super::inbox::{Body, Envelope, InboxLimits};
 use super::shared::InFlight;
 pub use super::slot::Started;
@@ -54,6 +55,7 @@ pub struct Dispatcher {
     spares: Rc<RefCell<Spares>>,
     /// Asks that repliers are to answer. They outlive their endpoints.
     deferrals: Deferrals,
+    handling: Handling,
 }
 
 impl Dispatcher {
@@ -74,7 +76,14 @@ impl Dispatcher {
             queued: Cell::new(0),
             spares,
             deferrals: Deferrals::new(deferred),
+            handling: Handling::default(),
         }
+    }
+
+    /// The deadline of the call whose handler is being polled, or `NO_DEADLINE`.
+    #[inline]
+    pub fn inherited_deadline(&self) -> u64 {
+        self.handling.deadline()
     }
 
     /// The asks whose answer was left to a replier.
@@ -95,7 +104,8 @@ impl Dispatcher {
             Err(error) => return Err((error, started)),
         };
         let concurrency = endpoint.concurrency();
-        let in_flight = (concurrency > 1).then(|| InFlight::new(concurrency, self.executor.waker(key)));
+        let in_flight =
+            (concurrency > 1).then(|| InFlight::new(concurrency, self.executor.waker(key), self.handling.clone()));
         let slot = Slot {
             id,
             name,
@@ -106,6 +116,7 @@ impl Dispatcher {
             phase: Cell::new(Phase::Starting),
             closing: Cell::new(false),
             current: Cell::new(None),
+            deadline: Cell::new(NO_DEADLINE),
             started: Cell::new(Some(started)),
             key,
         };
@@ -244,7 +255,9 @@ impl Dispatcher {
         let mut cx = Context::from_waker(&waker);
         slot.phase.set(Phase::Busy);
         slot.current.set(Some((call.origin, call.request)));
+        slot.deadline.set(call.deadline);
         let mut cell = slot.cell.borrow_mut();
+        let _polling = self.handling.enter(call.deadline);
         if slot.endpoint.handle(message, payload, responder, &mut cell, &mut cx).is_ready() {
             slot.phase.set(Phase::Idle);
             slot.current.set(None);
@@ -268,7 +281,7 @@ impl Dispatcher {
         }
         self.count(|stats| stats.handled += 1);
         let responder = Responder::new(call, EndpointContext::new(slot.id, path));
-        let flight = in_flight.begin();
+        let flight = in_flight.begin(call.deadline);
         let serial = flight.serial();
         if let Some(task) = slot.endpoint.share(message, payload, responder, flight, &self.executor) {
             in_flight.suspend(serial, (call.origin, call.request), task);
@@ -336,7 +349,9 @@ impl Dispatcher {
         match slot.phase.get() {
             Phase::Idle => true,
             Phase::Busy => {
+                let polling = self.handling.enter(slot.deadline.get());
                 let ready = slot.cell.borrow_mut().poll(&mut cx).is_ready();
+                drop(polling);
                 if ready {
                     slot.phase.set(Phase::Idle);
                     slot.current.set(None);

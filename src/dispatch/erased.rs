@@ -246,6 +246,7 @@ pub(super) fn run_shared<E: HandleShared<M>, M: Message>(
 ) -> Option<WakeKey> {
     let (message, responder) = open::<M>(payload, responder)?;
     let endpoint = endpoint.clone();
+    let (calls, deadline) = flight.deadline();
     let handling = async move {
         // Dropped last, when the endpoint is not borrowed any more.
         let flight = flight;
@@ -260,7 +261,7 @@ pub(super) fn run_shared<E: HandleShared<M>, M: Message>(
         context.responder.finish(result);
     };
     // The dispatcher has made sure that there is room.
-    executor.start(handling).ok().flatten()
+    executor.start(calls.run(deadline, handling)).ok().flatten()
 }
 
 pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(

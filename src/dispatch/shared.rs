@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::call::Origin;
+use super::handling::Handling;
 use crate::executor::key::WakeKey;
 use crate::executor::tasks::Executor;
 use crate::wire::failure::HandlerError;
@@ -23,6 +24,7 @@ pub struct InFlight {
     /// What `on_error` is to be told, alone.
     errors: RefCell<Vec<HandlerError>>,
     endpoint: Waker,
+    handling: Handling,
 }
 
 #[derive(Debug)]
@@ -38,11 +40,12 @@ struct Suspended {
 pub struct Flight {
     all: Rc<InFlight>,
     serial: u64,
+    deadline: u64,
 }
 
 impl InFlight {
-    /// None yet, of up to `limit`; `endpoint` gets the endpoint its turn.
-    pub fn new(limit: usize, endpoint: Waker) -> Rc<InFlight> {
+    /// None yet, of up to `limit`; `endpoint` gets the endpoint its turn, `handling` is the core's.
+    pub fn new(limit: usize, endpoint: Waker, handling: Handling) -> Rc<InFlight> {
         Rc::new(InFlight {
             limit,
             count: Cell::new(0),
@@ -50,6 +53,7 @@ impl InFlight {
             suspended: RefCell::default(),
             errors: RefCell::default(),
             endpoint,
+            handling,
         })
     }
 
@@ -65,11 +69,11 @@ impl InFlight {
         self.count.get() == 0
     }
 
-    /// A handler begins.
-    pub fn begin(self: &Rc<Self>) -> Flight {
+    /// A handler begins, of a call with this deadline.
+    pub fn begin(self: &Rc<Self>, deadline: u64) -> Flight {
         self.count.set(self.count.get() + 1);
         self.serial.set(self.serial.get() + 1);
-        Flight { all: self.clone(), serial: self.serial.get() }
+        Flight { all: self.clone(), serial: self.serial.get(), deadline }
     }
 
     /// The handler with this number waits as this task.
@@ -99,6 +103,11 @@ impl Flight {
     /// Which handler of its endpoint this is.
     pub fn serial(&self) -> u64 {
         self.serial
+    }
+
+    /// Where the core is told whose handler is polled, and the deadline that it is told.
+    pub fn deadline(&self) -> (Handling, u64) {
+        (self.all.handling.clone(), self.deadline)
     }
 
     /// The handler failed: the endpoint is told when it is alone.

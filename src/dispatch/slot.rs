@@ -42,6 +42,8 @@ pub(super) struct Slot {
     pub(super) closing: Cell<bool>,
     /// The call whose handler is suspended.
     pub(super) current: Cell<Option<(Origin, u64)>>,
+    /// Its deadline.
+    pub(super) deadline: Cell<u64>,
     /// Its handlers that run side by side, if it may have more than one.
     pub(super) in_flight: Option<Rc<InFlight>>,
     pub(super) started: Cell<Option<Started>>,

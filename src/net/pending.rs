@@ -95,15 +95,36 @@ pub struct Waiting {
     pub deadline: u64,
     /// How long it may take, in nanoseconds.
     pub timeout_ns: u64,
-    /// Whether the caller chose the timeout.
-    pub own_timeout: bool,
+    /// Who set that.
+    pub limited_by: LimitedBy,
+}
+
+/// Who set the limit of an ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitedBy {
+    /// The configuration.
+    Config,
+    /// The caller.
+    Caller,
+    /// The call whose handler made the ask.
+    HandledCall,
+}
+
+impl LimitedBy {
+    /// Where it can be changed.
+    pub fn setting(self) -> &'static str {
+        match self {
+            LimitedBy::Config => "Config::ask_timeout",
+            LimitedBy::Caller => "the timeout given to ask_within",
+            LimitedBy::HandledCall => "the deadline of the call that was being handled",
+        }
+    }
 }
 
 impl Waiting {
     /// How long it may take, and where that can be changed.
     pub fn limit(&self) -> (Duration, &'static str) {
-        let setting = if self.own_timeout { "the timeout given to ask_within" } else { "Config::ask_timeout" };
-        (Duration::from_nanos(self.timeout_ns), setting)
+        (Duration::from_nanos(self.timeout_ns), self.limited_by.setting())
     }
 }
 
@@ -313,7 +334,7 @@ mod tests {
             timer: TimerWheel::new(0).arm(1, 1),
             deadline: 1,
             timeout_ns: 1,
-            own_timeout: false,
+            limited_by: LimitedBy::Config,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::dispatch::inbox::{Body, Envelope};
 use crate::mesh::parcel::Parcel;
 use crate::net::errors::{AskError, SendError};
 use crate::net::peer::Peer;
-use crate::net::pending::{AskKey, Via, Waiter, Waiting};
+use crate::net::pending::{AskKey, LimitedBy, Via, Waiter, Waiting};
 use crate::wire::codec;
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, FrameTooLarge, RequestHead, Route, Target, core_of_key};
@@ -52,6 +52,14 @@ pub struct AskOptions {
     pub waiter: Waiter,
 }
 
+/// How long an ask may take.
+struct Limit {
+    /// When it ends, in nanoseconds of the core's clock.
+    deadline: u64,
+    timeout_ns: u64,
+    limited_by: LimitedBy,
+}
+
 /// Why a request could not be handed on.
 enum Refusal {
     Unsendable(String),
@@ -71,11 +79,12 @@ impl Shard {
             let queue = format!("the table of pending asks of core {}", self.core).into();
             return Err(AskError::Overloaded { queue, remedy: "await answers first, or raise Config::pending_asks" });
         }
-        let timeout_ns = options.timeout.unwrap_or(self.node.config.ask_timeout).as_nanos();
-        let timeout_ns = u64::try_from(timeout_ns).unwrap_or(u64::MAX);
-        // A short limit counts from now, not from the beginning of a turn that may have been long.
-        let now = if options.timeout.is_some() { self.tick() } else { self.clock() };
-        let deadline = now.saturating_add(timeout_ns).min(NO_DEADLINE - 1);
+        let Limit { deadline, timeout_ns, limited_by } = self.limit(options.timeout);
+        if timeout_ns == 0 && limited_by == LimitedBy::HandledCall {
+            self.count(|counters| counters.timeouts += 1);
+            let setting = limited_by.setting();
+            return Err(AskError::Timeout { target: self.name_of(to), after: Duration::ZERO, setting });
+        }
         let key = self.pending.borrow_mut().next_key();
         let waiting = |via| Waiting {
             waiter: options.waiter,
@@ -85,7 +94,7 @@ impl Shard {
             timer: self.timers.borrow_mut().arm(deadline, Timer::Ask(key).pack()),
             deadline,
             timeout_ns,
-            own_timeout: options.timeout.is_some(),
+            limited_by,
         };
         match to {
             Destination::Env { id, place, .. } => {
@@ -107,16 +116,44 @@ impl Shard {
             Destination::Peer { peer, name, index } => {
                 let deadline_us = u32::try_from(timeout_ns / 1000).ok();
                 let named = Named { peer, name, index: *index, key: options.key };
-                self.write_request(&named, key.0, &message, deadline_us).map_err(|r| {
-                    let target = format!("{name}@{}", peer.address());
-                    r.into_ask(target.into())
-                })?;
+                let written = self.write_request(&named, key.0, &message, deadline_us);
+                written.map_err(|refusal| refusal.into_ask(self.name_of(to)))?;
                 let via = Via::Peer { peer: peer.index(), name: *index, key: options.key };
                 self.pending.borrow_mut().insert(key, waiting(via));
                 self.count(|counters| counters.asks_peer += 1);
             }
         }
         Ok(key)
+    }
+
+    /// The endpoint that a ref points at, for people.
+    fn name_of(&self, to: &Destination) -> Arc<str> {
+        match to {
+            Destination::Env { id, .. } => self.describe(&Via::Env { id: *id, core: self.core }),
+            Destination::Peer { peer, name, .. } => format!("{name}@{}", peer.address()).into(),
+        }
+    }
+
+    /// How long an ask may take that is made now.
+    #[inline]
+    fn limit(&self, own: Option<Duration>) -> Limit {
+        let timeout_ns = own.unwrap_or(self.node.config.ask_timeout).as_nanos();
+        let timeout_ns = u64::try_from(timeout_ns).unwrap_or(u64::MAX);
+        // A short limit counts from now, not from the beginning of a turn that may have been long.
+        let (now, limited_by) = match own {
+            Some(_) => (self.tick(), LimitedBy::Caller),
+            None => (self.clock(), LimitedBy::Config),
+        };
+        let deadline = now.saturating_add(timeout_ns).min(NO_DEADLINE - 1);
+        match self.dispatcher.inherited_deadline() {
+            // Whoever waits for the handler that asks waits no longer than this.
+            inherited if inherited < deadline => Limit {
+                deadline: inherited,
+                timeout_ns: inherited.saturating_sub(now),
+                limited_by: LimitedBy::HandledCall,
+            },
+            _ => Limit { deadline, timeout_ns, limited_by },
+        }
     }
 
     /// Sends a one-way message.
@@ -144,8 +181,7 @@ impl Shard {
             }
             Destination::Peer { peer, name, index } => {
                 let named = Named { peer, name, index: *index, key };
-                self.write_request(&named, 0, &message, None)
-                    .map_err(|refusal| refusal.into_send(format!("{name}@{}", peer.address()).into()))?;
+                self.write_request(&named, 0, &message, None).map_err(|refusal| refusal.into_send(self.name_of(to)))?;
                 self.count(|counters| counters.sends_peer += 1);
             }
         }
