@@ -23,8 +23,9 @@ use crate::net::errors::{AskError, SendError};
 use crate::net::pending::{AskCell, AskKey, Waiter};
 use crate::shard::ask::{AskOptions, Destination};
 use crate::shard::current;
-use crate::shard::node::{Injected, Node, Refused};
+use crate::shard::node::{Injected, Job, Node, Refused};
 use crate::shard::shard::Shard;
+use crate::shard::spawn::{JoinHandle, job};
 use crate::wire::frame::core_of_key;
 use crate::wire::message::{Ask, Message, OneWay};
 
@@ -72,6 +73,10 @@ impl EndpointRef {
         &self.inner.to
     }
 
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.inner.node
+    }
+
     pub(crate) fn belongs_to(&self, node: &Node) -> bool {
         self.inner.node.id == node.id
     }
@@ -113,6 +118,8 @@ impl EndpointRef {
     /// Sends `message` at once and returns its answer to come. It waits at most `Config::ask_timeout`, and no longer than
     /// the call that is being handled: an ask that a handler makes, wherever it is awaited, ends at the deadline of the
     /// handler's own ask at the latest. Tasks, and handlers of one-way messages, have no such deadline.
+    ///
+    /// If a queue on the way is full it fails at once; [`patient`](Self::patient) asks wait for room.
     ///
     /// The future may be awaited on any thread and by any executor. Dropping it gives the ask up: its slot is free at
     /// once, and the handler's side is told.
@@ -186,17 +193,14 @@ impl EndpointRef {
                 Err(error) => promise.keep(Err(error)),
             }
         };
-        match self.inner.node.cores[usize::from(core)].inject(Box::new(job)) {
+        match self.inject(core, Box::new(job)) {
             Ok(()) => State::Outside { node: self.inner.node.clone(), core, cell },
-            Err(Refused::Full(remedy)) if !self.inner.node.closing.load(Ordering::Relaxed) => {
-                State::Failed(AskError::Overloaded { queue: format!("the injector of core {core}").into(), remedy })
-            }
+            Err(SendError::Overloaded { queue, remedy }) => State::Failed(AskError::Overloaded { queue, remedy }),
             Err(_) => State::Failed(AskError::Stopped { target: self.inner.node.name.as_str().into() }),
         }
     }
 
     fn send_outside<M: OneWay>(&self, message: M) -> Result<(), SendError> {
-        let core = self.entry_core();
         let (to, key) = (self.inner.clone(), self.key);
         let job = move |shard: &Rc<Shard>| {
             if let Err(error) = shard.send(&to.to, message, key) {
@@ -204,12 +208,38 @@ impl EndpointRef {
                 tracing::warn!(kind = M::NAME, %error, "a one-way message was lost");
             }
         };
-        let refused = self.inner.node.cores[usize::from(core)].inject(Box::new(job));
-        refused.map_err(|refused| match refused {
-            Refused::Full(remedy) if !self.inner.node.closing.load(Ordering::Relaxed) => {
+        self.inject(self.entry_core(), Box::new(job))
+    }
+
+    /// Whether this thread is a core of the ref's env.
+    pub(crate) fn is_near(&self) -> bool {
+        current::get().is_some_and(|shard| shard.node.id == self.inner.node.id)
+    }
+
+    /// This thread's core, or the one that it goes through.
+    pub(crate) fn near_core(&self) -> u16 {
+        let own = current::get().filter(|shard| shard.node.id == self.inner.node.id);
+        own.map_or_else(|| self.entry_core(), |shard| shard.core)
+    }
+
+    /// Runs a future on the core that this thread goes through.
+    pub(crate) fn run_near<F, Fut>(&self, make: F) -> Result<JoinHandle<Fut::Output>, SendError>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send,
+    {
+        let (job, handle) = job(make);
+        self.inject(self.entry_core(), job).map(|()| handle)
+    }
+
+    fn inject(&self, core: u16, job: Job) -> Result<(), SendError> {
+        let node = &self.inner.node;
+        node.cores[usize::from(core)].inject(job).map_err(|refused| match refused {
+            Refused::Full(remedy) if !node.closing.load(Ordering::Relaxed) => {
                 SendError::Overloaded { queue: format!("the injector of core {core}").into(), remedy }
             }
-            _ => SendError::Stopped { target: self.inner.node.name.as_str().into() },
+            _ => SendError::Stopped { target: node.name.as_str().into() },
         })
     }
 

@@ -29,7 +29,8 @@
 //!   delivered at most once; nothing is sent again after its bytes may have left.
 //! * Messages from one core (or one other thread) to one ref arrive in the order in which they were sent.
 //! * A handler's error or panic goes to the asker, then to [`Endpoint::on_error`]; the endpoint lives on.
-//! * Everything that queues is bounded by [`Config`]; at the bound the sender gets an error, at once.
+//! * Everything that queues is bounded by [`Config`]; at the bound the sender gets an error, at once, or waits for room
+//!   ([`EndpointRef::patient`]).
 //! * A connection that ends takes its asks along: all of them fail at once, with the peer's address. The next ask or
 //!   send connects again.
 //!
@@ -55,6 +56,7 @@ mod error;
 mod host;
 mod listen;
 mod locator;
+mod patient;
 mod registration;
 
 // The floors below are open to this crate's own tests and benchmarks; their interfaces change at will.
@@ -92,6 +94,7 @@ pub use executor::idle::Idle;
 pub use locator::Locator;
 pub use net::remote::Remote;
 pub use net::roster::Peer;
+pub use patient::PatientRef;
 pub use registration::Registering;
 pub use ring::{Capabilities, Feature};
 pub use shard::counters::{CoreSnapshot, Snapshot};

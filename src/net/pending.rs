@@ -14,6 +14,9 @@ use crate::mesh::parcel::Parcel;
 use crate::wire::codec::CodecError;
 use crate::wire::frame::EndpointId;
 
+/// Where the limit of an ask with a timeout of its own can be changed.
+pub const OWN_TIMEOUT: &str = "the timeout given to ask_within";
+
 /// Which ask of a core: slot and serial number. It travels as the request id of the frame; never 0.
 ///
 /// The serial number is new for each ask, so an answer that comes after its ask has ended finds either an empty
@@ -115,7 +118,7 @@ impl LimitedBy {
     pub fn setting(self) -> &'static str {
         match self {
             LimitedBy::Config => "Config::ask_timeout",
-            LimitedBy::Caller => "the timeout given to ask_within",
+            LimitedBy::Caller => OWN_TIMEOUT,
             LimitedBy::HandledCall => "the deadline of the call that was being handled",
         }
     }

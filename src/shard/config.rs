@@ -46,6 +46,8 @@ pub struct Config {
     pub injected: usize,
     /// Bytes of such jobs, each as large as the types of what it brings along: 64 MiB.
     pub injected_bytes: usize,
+    /// Asks and sends that wait for room in a queue, by the caller's choice, per core: 65,536.
+    pub waiting: usize,
     /// How long an ask waits for its answer unless it brings its own limit: 30 s.
     pub ask_timeout: Duration,
     /// How long a look-up waits: 5 s.
@@ -88,6 +90,7 @@ impl Default for Config {
             lane_overflow: 65_536,
             injected: 65_536,
             injected_bytes: 64 << 20,
+            waiting: 65_536,
             ask_timeout: Duration::from_secs(30),
             lookup_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
@@ -118,6 +121,7 @@ impl Config {
             ("lane_messages", self.lane_messages),
             ("injected", self.injected),
             ("injected_bytes", self.injected_bytes),
+            ("waiting", self.waiting),
             ("completions", self.completions as usize),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {

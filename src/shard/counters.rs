@@ -80,6 +80,8 @@ counters! {
     overloaded_deferred,
     /// Jobs of threads that are no core refused by the injector (`Config::injected`, `injected_bytes`).
     overloaded_injector,
+    /// Asks and sends refused since too many waited for room already (`Config::waiting`).
+    overloaded_waiting,
     /// Tasks and endpoints refused (`Config::tasks`).
     tasks_refused,
     /// Messages and replies not sent, since their frame is larger than its receiver accepts (`Config::max_frame` there).
@@ -154,6 +156,8 @@ counters! {
     pending_asks,
     /// Now: asks whose answer was left to a replier.
     deferred,
+    /// Now: asks and sends that wait for room.
+    waiting,
     /// Now: endpoints, the built-in one included.
     endpoints,
     /// Now: tasks and endpoints.
@@ -177,6 +181,7 @@ impl CoreSnapshot {
             + self.overloaded_pending
             + self.overloaded_deferred
             + self.overloaded_injector
+            + self.overloaded_waiting
     }
 }
 

@@ -17,6 +17,7 @@ pub mod links;
 pub mod node;
 pub mod requests;
 pub mod rest;
+pub mod room;
 #[expect(clippy::module_inception, reason = "the shard of a core is the concept that this floor is named for")]
 pub mod shard;
 pub mod sleep;

@@ -45,6 +45,10 @@ pub struct CoreDoor {
     pub waker: OnceLock<RingWaker>,
     /// Jobs that were refused since too much waited.
     pub refused: AtomicU64,
+    /// Asks and sends that wait for room.
+    pub waiting: AtomicUsize,
+    /// Those that could not wait, since too many did.
+    pub waiting_refused: AtomicU64,
     /// The core's counters.
     pub published: Published,
     /// Endpoints placed here.
@@ -165,6 +169,8 @@ impl Node {
                 park: ParkFlag::default(),
                 waker: OnceLock::new(),
                 refused: AtomicU64::new(0),
+                waiting: AtomicUsize::new(0),
+                waiting_refused: AtomicU64::new(0),
                 published: Published::default(),
                 placed: AtomicUsize::new(0),
                 ending: AtomicU8::new(Ending::Draining as u8),
@@ -286,6 +292,8 @@ impl Node {
         let read = |door: &CoreDoor| {
             let mut core = door.published.read();
             core.overloaded_injector = door.refused.load(Ordering::Relaxed);
+            core.overloaded_waiting = door.waiting_refused.load(Ordering::Relaxed);
+            core.waiting = door.waiting.load(Ordering::Relaxed) as u64;
             core
         };
         Snapshot { cores: self.cores.iter().map(read).collect() }
