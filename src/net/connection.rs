@@ -5,6 +5,7 @@ use super::remote::Remote;
 use super::roster::Peer;
 use super::writer::Writer;
 use crate::executor::timers::TimerKey;
+use crate::wire::handshake::Hello;
 
 /// Which connection of a core: a place in its table and a generation, so that what comes late never reaches the
 /// next connection in the same place.
@@ -35,6 +36,8 @@ pub enum Phase {
     Connecting,
     /// The peer's hello has not arrived.
     Greeting,
+    /// Its peer has said which other core it wants: it is about to be handed over, and nothing may arrive here.
+    Departing,
     /// Frames travel.
     Open,
     /// It ends; nothing that still arrives counts.
@@ -74,6 +77,17 @@ pub struct Connection {
     pub dirty: bool,
     /// Ends the connection unless it is open in time.
     pub timer: Option<TimerKey>,
+    /// Where it goes to, if it is to be handed over.
+    pub departure: Option<Box<Departure>>,
+}
+
+/// Where a connection goes to.
+#[derive(Debug)]
+pub struct Departure {
+    /// The core that its peer wants.
+    pub core: u16,
+    /// What its peer has said, and nobody has answered yet.
+    pub hello: Hello,
 }
 
 impl Connection {
@@ -92,6 +106,7 @@ impl Connection {
             paused: false,
             dirty: false,
             timer: None,
+            departure: None,
         }
     }
 }

@@ -51,6 +51,11 @@ impl Reader {
         Reader { max_frame, greeted: false, partial: Vec::new(), spent: false }
     }
 
+    /// A reader for a connection whose hello was read elsewhere.
+    pub fn after_hello(max_frame: u32) -> Reader {
+        Reader { greeted: true, ..Reader::new(max_frame) }
+    }
+
     /// The next thing in `input`, which is advanced past it; `None` once all of `input` is used up.
     #[inline]
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Incoming<'a>>, ProtocolError> {

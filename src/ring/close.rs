@@ -1,4 +1,4 @@
-//! Closing a socket, and the whole ring.
+//! Closing a socket, giving it away, and closing the whole ring.
 
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,7 +9,7 @@ use io_uring::{opcode, types};
 use super::buffers::GROUP;
 use super::completion::Completion;
 use super::ring::Ring;
-use super::sockets::SocketId;
+use super::sockets::{Leaving, Socket, SocketId};
 use super::syscalls;
 use super::tag::{Kind, Tag};
 
@@ -22,25 +22,50 @@ impl Ring {
     /// is. Connections accepted and not yet reported are closed, bytes not yet reported are dropped.
     pub fn close(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
-        if socket.closing {
+        if socket.is_closing() {
             return;
         }
-        socket.closing = true;
+        socket.leaving = Some(Leaving::Close);
         // Closing a descriptor cancels nothing: a request holds the file itself. The shutdown ends what waits for the
-        // peer, the cancel ends the rest, and its own completion makes sure that there is a last one.
+        // peer, the cancel ends the rest.
         syscalls::shutdown(socket.fd.as_fd());
+        self.cancel_all(id);
+    }
+
+    /// Gives a socket away, to another ring for example: its requests are cancelled, and when the last has ended the
+    /// descriptor is reported as [`Completion::Detached`], the last completion of this id.
+    ///
+    /// What was received by then is reported before; bytes that come later stay in the socket. The end of the stream or
+    /// an error of the receive is not reported: whoever receives next meets it. Does nothing if the socket is leaving
+    /// already; [`close`](Ring::close) changes a detach into a close.
+    pub fn detach(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        if socket.leaving.is_some() {
+            return;
+        }
+        socket.leaving = Some(Leaving::Detach);
+        socket.recv.wanted = false;
+        self.cancel_all(id);
+    }
+
+    /// Cancels all requests of a socket. The cancel's own completion makes sure that there is a last one.
+    fn cancel_all(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else { return };
         let everything = types::CancelBuilder::fd(socket.target()).all();
         socket.in_flight += 1;
         // SAFETY: the request names no memory.
         unsafe { self.start(Kind::Cancel, id, opcode::AsyncCancel2::new(everything).build()) };
     }
 
-    /// After a completion of a closing socket: was it the last?
-    pub(super) fn finish_close(&mut self, id: SocketId, out: &mut Vec<Completion>) {
-        if self.sockets.get(id).is_some_and(|socket| socket.in_flight == 0) {
-            drop(self.sockets.remove(id));
-            out.push(Completion::Closed { socket: id });
-        }
+    /// After a completion of a leaving socket: was it the last?
+    pub(super) fn finish_leaving(&mut self, id: SocketId, out: &mut Vec<Completion>) {
+        let last = |socket: &mut Socket| socket.leaving.filter(|_| socket.in_flight == 0);
+        let Some(leaving) = self.sockets.get(id).and_then(last) else { return };
+        let Some(socket) = self.sockets.remove(id) else { return };
+        out.push(match leaving {
+            Leaving::Close => Completion::Closed { socket: id },
+            Leaving::Detach => Completion::Detached { socket: id, fd: socket.fd },
+        });
     }
 
     fn cancel_event_poll(&mut self) {

@@ -10,7 +10,7 @@ use super::completion::{Completion, RecvEnd};
 use super::receive::{Ended, RecvOp};
 use super::ring::Ring;
 use super::sending::SendStep;
-use super::sockets::SocketId;
+use super::sockets::{Leaving, SocketId};
 use super::syscalls;
 use super::tag::{Kind, Tag};
 
@@ -77,14 +77,14 @@ impl Ring {
         if result == -libc::ENOBUFS {
             self.stats.buffer_starvations += 1;
         }
-        let closing = socket.closing;
+        let leaving = socket.leaving;
         match chunk {
-            Some(chunk) if closing || result <= 0 => self.pool.release(chunk),
+            Some(chunk) if leaving == Some(Leaving::Close) || result <= 0 => self.pool.release(chunk),
             Some(chunk) => out.push(Completion::Received { socket: id, chunk }),
             None => {}
         }
-        if closing {
-            return self.finish_close(id, out);
+        if leaving.is_some() {
+            return self.finish_leaving(id, out);
         }
         if more {
             return;
@@ -119,7 +119,7 @@ impl Ring {
         let errno = match sending.advance(result) {
             SendStep::Done => 0,
             SendStep::Failed(errno) => errno,
-            SendStep::Rest if socket.closing => libc::ECANCELED,
+            SendStep::Rest if socket.leaving.is_some() => libc::ECANCELED,
             SendStep::Rest => {
                 self.stats.short_sends += 1;
                 return self.start_send(id);
@@ -128,8 +128,8 @@ impl Ring {
         if let Some(sending) = socket.send.take() {
             out.push(Completion::Sent { socket: id, buf: sending.into_buf(), result: outcome(-errno) });
         }
-        if socket.closing {
-            self.finish_close(id, out);
+        if socket.leaving.is_some() {
+            self.finish_leaving(id, out);
         }
     }
 
@@ -145,8 +145,9 @@ impl Ring {
             listener.ended();
             listener.accepting = false;
         }
-        if listener.closing {
-            return self.finish_close(id, out);
+        // Connections that nobody was told of go with the listener.
+        if listener.leaving.is_some() {
+            return self.finish_leaving(id, out);
         }
         match accepted {
             Some(socket) => out.push(Completion::Accepted { listener: id, socket }),
@@ -169,10 +170,10 @@ impl Ring {
         };
         socket.ended();
         socket.connecting = None;
-        match socket.closing {
-            true => self.finish_close(id, out),
-            false => out.push(Completion::Connected { socket: id, result: outcome(result) }),
+        if !socket.is_closing() {
+            out.push(Completion::Connected { socket: id, result: outcome(result) });
         }
+        self.finish_leaving(id, out);
     }
 
     fn on_cancel(&mut self, id: SocketId, out: &mut Vec<Completion>) {
@@ -181,8 +182,8 @@ impl Ring {
             return;
         };
         socket.ended();
-        if socket.closing {
-            return self.finish_close(id, out);
+        if socket.leaving.is_some() {
+            return self.finish_leaving(id, out);
         }
         if socket.recv.stopping && socket.recv.op == RecvOp::None {
             socket.recv.stopping = false;

@@ -10,6 +10,7 @@ use super::sockets::SocketId;
 ///
 /// For one socket, completions come in the order in which the bytes arrived. After [`Ring::close`](super::Ring::close)
 /// a socket gives at most one [`Completion::Sent`] (the buffer comes back) and then [`Completion::Closed`], its last.
+/// [`Completion::Detached`] is the last after [`Ring::detach`](super::Ring::detach).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Completion {
@@ -66,6 +67,13 @@ pub enum Completion {
     Closed {
         /// The socket that was.
         socket: SocketId,
+    },
+    /// The socket belongs to this ring no longer, and its id is void. Drop the descriptor to close the connection.
+    Detached {
+        /// The socket that was.
+        socket: SocketId,
+        /// Its descriptor, with nothing in flight.
+        fd: OwnedFd,
     },
     /// Someone woke this ring.
     Woken,

@@ -27,7 +27,7 @@ impl Ring {
     /// an error is reported as [`Completion::AcceptEnded`](super::Completion::AcceptEnded). Does nothing if armed.
     pub fn accept(&mut self, listener: SocketId) {
         let Some(socket) = self.sockets.get(listener) else { return };
-        if socket.closing || socket.accepting {
+        if socket.leaving.is_some() || socket.accepting {
             return;
         }
         socket.accepting = true;
@@ -41,7 +41,7 @@ impl Ring {
     /// a connect is in flight.
     pub fn connect(&mut self, id: SocketId, address: impl Into<SockAddr>) {
         let Some(socket) = self.sockets.get(id) else { return };
-        if socket.closing || socket.connecting.is_some() {
+        if socket.leaving.is_some() || socket.connecting.is_some() {
             return;
         }
         let target = socket.target();
@@ -58,7 +58,7 @@ impl Ring {
     /// If a stop has not been reported yet it is taken back, and no `RecvEnded` comes for it.
     pub fn recv(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
-        if socket.closing {
+        if socket.leaving.is_some() {
             return;
         }
         let recv = &mut socket.recv;
@@ -75,7 +75,7 @@ impl Ring {
     #[inline]
     pub fn try_recv(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
-        if socket.closing || socket.recv.wanted || socket.recv.op != RecvOp::None {
+        if socket.leaving.is_some() || socket.recv.wanted || socket.recv.op != RecvOp::None {
             return;
         }
         socket.recv.op = RecvOp::Try;
@@ -94,7 +94,7 @@ impl Ring {
     /// no receive is armed.
     pub fn stop_recv(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
-        if socket.closing || !socket.recv.wanted {
+        if socket.leaving.is_some() || !socket.recv.wanted {
             return;
         }
         socket.recv.wanted = false;
@@ -115,7 +115,7 @@ impl Ring {
     #[inline]
     pub fn send(&mut self, id: SocketId, buf: Vec<u8>) -> Result<(), Vec<u8>> {
         match self.sockets.get(id) {
-            Some(socket) if !socket.closing && socket.send.is_none() => {
+            Some(socket) if socket.leaving.is_none() && socket.send.is_none() => {
                 socket.send = Some(Sending::new(buf));
                 self.start_send(id);
                 Ok(())

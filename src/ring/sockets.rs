@@ -22,12 +22,12 @@ pub struct SocketId {
 /// Everything the ring keeps for one socket.
 ///
 /// `in_flight` counts requests whose last completion is still to come. While it is above zero the kernel may use the
-/// memory held here, so the entry stays in the table; `closing` only stops new requests.
+/// memory held here, so the entry stays in the table; `leaving` only stops new requests.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) fd: OwnedFd,
     pub(super) in_flight: u32,
-    pub(super) closing: bool,
+    pub(super) leaving: Option<Leaving>,
     pub(super) accepting: bool,
     /// The address of a connect in flight, at a place that does not move.
     pub(super) connecting: Option<Box<SockAddr>>,
@@ -40,7 +40,7 @@ impl Socket {
         Socket {
             fd,
             in_flight: 0,
-            closing: false,
+            leaving: None,
             accepting: false,
             connecting: None,
             send: None,
@@ -55,9 +55,23 @@ impl Socket {
     }
 
     #[inline]
+    pub(super) fn is_closing(&self) -> bool {
+        self.leaving == Some(Leaving::Close)
+    }
+
+    #[inline]
     pub(super) fn target(&self) -> io_uring::types::Fd {
         io_uring::types::Fd(self.fd.as_raw_fd())
     }
+}
+
+/// What becomes of a socket when its last request has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// Its descriptor is closed.
+    Close,
+    /// Its descriptor is given back.
+    Detach,
 }
 
 #[derive(Debug)]

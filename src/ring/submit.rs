@@ -77,7 +77,7 @@ impl Ring {
             let Some(id) = self.starved.pop_front() else { break };
             let Some(socket) = self.sockets.get(id) else { continue };
             socket.recv.starved = false;
-            if socket.recv.wanted && socket.recv.op == RecvOp::None && !socket.closing {
+            if socket.recv.wanted && socket.recv.op == RecvOp::None && socket.leaving.is_none() {
                 self.stats.rearms += 1;
                 self.arm_recv(id);
             }

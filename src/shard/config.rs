@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::placement::Placement;
 use crate::executor::idle::Idle;
 use crate::net::outbox::Backoff;
 
@@ -69,6 +70,8 @@ pub struct Config {
     pub receive_buffers: u16,
     /// Bytes of a receive buffer: 16 KiB. From 256 bytes to 16 MiB.
     pub receive_buffer_bytes: u32,
+    /// Which core gets a connection that was accepted: the one that the peer wants.
+    pub placement: Placement,
     /// Entries of a core's completion queue: 32,768, at most 65,536. At least four times the connections that are busy at once.
     pub completions: u32,
     /// What a core does when it has nothing to do.
@@ -101,6 +104,7 @@ impl Default for Config {
             port_retries: 16,
             receive_buffers: 256,
             receive_buffer_bytes: 16 << 10,
+            placement: Placement::default(),
             completions: 32_768,
             idle: Idle::default(),
         }

@@ -1,6 +1,7 @@
 //! Connections between the ring and the frames.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
@@ -13,12 +14,13 @@ use crate::wire::handshake::{Hello, VERSION};
 impl Shard {
     /// Whether this core has as many connections as it may.
     pub fn has_all_connections(&self) -> bool {
-        self.connections.borrow().len() >= self.node.config.connections
+        let door = &self.node.cores[usize::from(self.core)];
+        door.connections.load(Ordering::Relaxed) >= self.node.config.connections
     }
 
     /// A socket was accepted and is in the ring.
     pub fn on_accepted(&self, id: ConnectionId, remote: Remote) {
-        self.count(|counters| counters.accepted += 1);
+        self.take_room();
         let mut connection = Connection::new(id, Role::Accepted, remote, self.node.config.max_frame);
         connection.timer = Some(self.arm(self.node.config.handshake_timeout, Timer::Greeting(id)));
         self.connections.borrow_mut().insert(connection);
@@ -30,6 +32,7 @@ impl Shard {
         if !self.on_dialling(peer, id) {
             return false;
         }
+        self.take_room();
         let mut connection = Connection::new(id, Role::Dialled { peer }, remote, self.node.config.max_frame);
         connection.timer = Some(self.arm(self.node.config.connect_timeout, Timer::Greeting(id)));
         self.connections.borrow_mut().insert(connection);
@@ -71,14 +74,14 @@ impl Shard {
     }
 
     fn read(&self, id: ConnectionId, mut bytes: &[u8], path: &Rc<dyn ReplyPath>) {
-        let Some((mut reader, role)) = self.take_reader(id, bytes) else { return };
+        let Some((mut reader, role)) = self.take_reader(id, bytes) else { return self.refuse_early_bytes(id) };
         let problem = loop {
             if self.is_congested(id, bytes) {
                 break None;
             }
             match reader.next(&mut bytes) {
                 Ok(Some(Incoming::Frame(frame))) => self.on_frame(id, role, frame, path),
-                Ok(Some(Incoming::Hello(hello))) => self.on_hello(id, &hello),
+                Ok(Some(Incoming::Hello(hello))) => self.on_hello(id, &hello, bytes.is_empty()),
                 Ok(None) => break None,
                 Err(problem) => break Some(problem),
             }
@@ -88,6 +91,17 @@ impl Shard {
         }
         if let Some(problem) = problem {
             self.on_protocol_error(id, &problem);
+        }
+    }
+
+    /// A peer that wants another core says nothing before it has the answer to its hello: what arrives here would be
+    /// lost.
+    #[cold]
+    fn refuse_early_bytes(&self, id: ConnectionId) {
+        let departing = self.connections.borrow_mut().get(id).is_some_and(|c| c.phase == Phase::Departing);
+        if departing {
+            self.count(|counters| counters.protocol_errors += 1);
+            self.close(id, "it wants another core, and sent frames before it had the answer to its hello", true);
         }
     }
 
@@ -136,7 +150,19 @@ impl Shard {
         self.connections.borrow_mut().get(id).is_some_and(|c| !c.paused && c.phase == Phase::Open)
     }
 
-    fn on_hello(&self, id: ConnectionId, hello: &Hello) {
+    /// `last` says that nothing has come behind the hello yet.
+    fn on_hello(&self, id: ConnectionId, hello: &Hello, last: bool) {
+        let departs = match self.connections.borrow_mut().get(id) {
+            Some(connection) => self.departs(connection, hello, last),
+            None => true,
+        };
+        if !departs {
+            self.open(id, hello);
+        }
+    }
+
+    /// The hello of a connection that is to stay here has been read.
+    pub(super) fn open(&self, id: ConnectionId, hello: &Hello) {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id) else { return };
         connection.phase = Phase::Open;
@@ -168,7 +194,9 @@ impl Shard {
                 connection.timer = None;
                 match connection.phase {
                     Phase::Connecting => "it did not answer in time (Config::connect_timeout)",
-                    Phase::Greeting => "it did not say its hello in time (Config::handshake_timeout)",
+                    Phase::Greeting | Phase::Departing => {
+                        "it did not say its hello in time (Config::handshake_timeout)"
+                    }
                     _ => return,
                 }
             }
@@ -251,6 +279,8 @@ impl Shard {
 
     /// The ring has closed the socket.
     pub fn on_closed(&self, id: ConnectionId) {
-        self.connections.borrow_mut().remove(id);
+        if self.connections.borrow_mut().remove(id).is_some() {
+            self.leave_room();
+        }
     }
 }

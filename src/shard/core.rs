@@ -11,6 +11,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::lanes::LaneItem;
 use super::node::{Ending, Injected};
+use super::placement::HandedOver;
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::call::ReplyPath;
@@ -151,6 +152,7 @@ impl Core {
                 Err(error) => self.shard.close(connection(socket), &error.to_string(), false),
             },
             Completion::Closed { socket } => self.shard.on_closed(connection(socket)),
+            Completion::Detached { socket, fd } => self.shard.on_detached(connection(socket), fd),
             Completion::Woken => {}
         }
     }
@@ -165,14 +167,29 @@ impl Core {
 
     fn on_accepted(&mut self, socket: OwnedFd) {
         let shard = &self.shard;
-        if shard.has_all_connections() || shard.closing.get().is_some() {
+        let core = shard.place();
+        if shard.closing.get().is_some() || (core == shard.core && shard.has_all_connections()) {
             shard.count(|counters| counters.connections_refused += 1);
             return;
         }
         // A socket whose peer has gone already gives an error: then there is nothing to serve.
         let Ok(remote) = remote_of(&socket) else { return };
+        shard.count(|counters| counters.accepted += 1);
+        if core != shard.core {
+            return shard.hand_over(core, socket, remote, None);
+        }
         let id = self.ring.adopt(socket);
         shard.on_accepted(connection(id), remote);
+    }
+
+    /// Another core has accepted a connection for this one.
+    fn on_handed_over(&mut self, HandedOver { socket, remote, hello }: HandedOver) {
+        if self.shard.closing.get().is_some() {
+            self.shard.leave_room();
+            return self.shard.count(|counters| counters.connections_refused += 1);
+        }
+        let id = self.ring.adopt(socket);
+        self.shard.on_handed_over(connection(id), remote, hello);
     }
 
     fn take_injected(&mut self) -> bool {
@@ -187,6 +204,7 @@ impl Core {
                 Injected::Job(job) => self.shard.run_job(job),
                 Injected::Wake(key) => self.shard.executor.wake(key),
                 Injected::Lane(lane, bytes) => self.shard.attach_lane(lane, bytes),
+                Injected::Connection(handed) => self.on_handed_over(handed),
             }
         }
         true
@@ -286,6 +304,7 @@ impl Core {
                 }
             }
             Action::Close(id) => self.ring.close(socket(id)),
+            Action::Detach(id) => self.ring.detach(socket(id)),
             Action::StopListening => {
                 if let Some(listener) = self.listener.take() {
                     self.ring.close(listener);

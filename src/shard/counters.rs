@@ -106,6 +106,8 @@ counters! {
     bytes_out,
     /// Connections accepted.
     accepted,
+    /// Connections that were handed to another core, as `Config::placement` says.
+    connections_steered,
     /// Connections that were opened to peers.
     dialled,
     /// Attempts to connect that failed.

@@ -15,6 +15,7 @@ pub mod endpoints;
 pub mod lanes;
 pub mod links;
 pub mod node;
+pub mod placement;
 pub mod requests;
 pub mod rest;
 pub mod room;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::config::Config;
 use super::counters::{Published, Snapshot};
 use super::lanes::{LaneBytes, LaneItem};
+use super::placement::HandedOver;
 use super::shard::Shard;
 use super::socket_file::SocketFile;
 use crate::dispatch::directory::Directory;
@@ -33,6 +34,8 @@ pub enum Injected {
     Wake(WakeKey),
     /// Here is the lane of another core.
     Lane(LaneReceiver<LaneItem>, LaneBytes),
+    /// Here is a connection that another core has accepted. Their number is bounded by the core's connections.
+    Connection(HandedOver),
 }
 
 /// The door to one core.
@@ -53,6 +56,8 @@ pub struct CoreDoor {
     pub published: Published,
     /// Endpoints placed here.
     pub placed: AtomicUsize,
+    /// Connections of the core, those on their way to it included.
+    pub connections: AtomicUsize,
     /// How far the core is with the shutdown, as an [`Ending`].
     ending: AtomicU8,
 }
@@ -89,7 +94,7 @@ impl CoreDoor {
     }
 
     /// Hands something in whose number is bounded elsewhere: wakes by the tasks, lanes by the cores, ends of asks by
-    /// the asks. Nothing happens if the core has ended.
+    /// the asks, connections by `Config::connections`. Nothing happens if the core has ended.
     pub fn inject_always(&self, item: Injected) {
         if self.injector.push_unbounded(item).is_ok() {
             self.wake();
@@ -173,6 +178,7 @@ impl Node {
                 waiting_refused: AtomicU64::new(0),
                 published: Published::default(),
                 placed: AtomicUsize::new(0),
+                connections: AtomicUsize::new(0),
                 ending: AtomicU8::new(Ending::Draining as u8),
             };
             Node {

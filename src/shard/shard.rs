@@ -43,6 +43,8 @@ pub enum Action {
     Resume(ConnectionId),
     /// Close.
     Close(ConnectionId),
+    /// Give the socket back.
+    Detach(ConnectionId),
     /// Close the listener.
     StopListening,
 }

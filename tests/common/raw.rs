@@ -1,6 +1,6 @@
 //! The other end of a connection, byte by byte.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use ringpost::Message;
@@ -14,11 +14,16 @@ use super::LIMIT;
 
 /// The first bytes of a peer.
 pub(crate) fn hello() -> Vec<u8> {
+    hello_to(None)
+}
+
+/// The first bytes of a peer that would like to talk to this core.
+pub(crate) fn hello_to(wanted_core: Option<u16>) -> Vec<u8> {
     let hello = Hello {
         versions: (VERSION, VERSION),
         max_frame: 16 << 20,
         cores: 1,
-        wanted_core: None,
+        wanted_core,
         incarnation: 77,
         name: "raw".into(),
         advertised: None,
@@ -66,8 +71,13 @@ impl RawPeer {
 
     /// Connects and says hello.
     pub(crate) fn greet(to: SocketAddr) -> RawPeer {
+        RawPeer::greet_core(to, None)
+    }
+
+    /// Connects and says hello to this core.
+    pub(crate) fn greet_core(to: SocketAddr, wanted: Option<u16>) -> RawPeer {
         let mut peer = RawPeer::connect(to);
-        peer.stream.write_all(&hello()).unwrap();
+        peer.stream.write_all(&hello_to(wanted)).unwrap();
         assert!(peer.next(|incoming| matches!(incoming, Incoming::Hello(_))), "the first thing is a hello");
         peer
     }
@@ -94,7 +104,11 @@ impl RawPeer {
                 return result;
             }
             let mut buffer = [0; 16 << 10];
-            let count = self.stream.read(&mut buffer).unwrap();
+            let count = match self.stream.read(&mut buffer) {
+                // A read with a limit is not taken up again by itself.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.unwrap(),
+            };
             assert!(count > 0, "the env has closed the connection");
             self.received = buffer[..count].to_vec();
         }

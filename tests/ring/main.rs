@@ -1,6 +1,7 @@
 //! The ring against the real kernel, starved and cut on purpose. Every wait is bounded.
 
 mod closing;
+mod detaching;
 mod pressure;
 mod receiving;
 mod sending;
