@@ -30,6 +30,8 @@ pub struct DispatchStats {
     pub handled: u64,
     /// Messages refused since the inbox was full.
     pub overloaded: u64,
+    /// Messages refused since their handlers would be one task too many.
+    pub no_task: u64,
     /// Messages dropped since their deadline had passed.
     pub expired: u64,
     /// Messages dropped, or handlers stopped, since the asker gave up.
@@ -275,7 +277,7 @@ impl Dispatcher {
         path: &Rc<dyn ReplyPath>,
     ) {
         if !self.executor.has_room() {
-            self.count(|stats| stats.overloaded += 1);
+            self.count(|stats| stats.no_task += 1);
             let text = format!("the tasks of core {} (Config::tasks)", path.core());
             return refuse(&call, path, FailureCode::Overloaded, &text);
         }

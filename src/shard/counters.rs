@@ -82,7 +82,7 @@ counters! {
     overloaded_injector,
     /// Asks and sends refused since too many waited for room already (`Config::waiting`).
     overloaded_waiting,
-    /// Tasks and endpoints refused (`Config::tasks`).
+    /// Tasks, endpoints, and handlers that would be in flight side by side, refused (`Config::tasks`).
     tasks_refused,
     /// Messages and replies not sent, since their frame is larger than its receiver accepts (`Config::max_frame` there).
     /// One that arrives is a protocol error: its sender was told.

@@ -205,6 +205,7 @@ impl Shard {
         let deferrals = self.dispatcher.deferrals();
         all.overloaded_inbox = dispatch.overloaded;
         all.overloaded_deferred = deferrals.refused();
+        all.tasks_refused += dispatch.no_task;
         all.replies_late += deferrals.late();
         all.deferred = deferrals.len() as u64;
         all.expired = dispatch.expired;
