@@ -2,6 +2,7 @@
 
 mod closing;
 mod detaching;
+mod events;
 mod pressure;
 mod receiving;
 mod sending;
