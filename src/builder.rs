@@ -189,7 +189,7 @@ fn start_cores(
         None => Ok(()),
         Some(failure) => {
             node.shutdown(Duration::ZERO);
-            node.await_end(None);
+            node.ended.wait(None);
             Err(failure)
         }
     }

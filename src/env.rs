@@ -1,7 +1,7 @@
 //! One node: its cores, its endpoints, its address.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -152,12 +152,17 @@ impl RpcEnv {
         self.0.node.shutdown(deadline);
     }
 
+    /// Completes when the env has shut down, under any executor. A task of this env's own cores does not live to see it.
+    pub async fn terminated(&self) {
+        poll_fn(|cx| self.0.node.ended.poll(cx)).await;
+    }
+
     /// Blocks until the env has shut down. Not for a core's own thread, which would wait for itself.
     pub fn await_termination(&self) -> Result<(), Error> {
         if current::on_core() {
             return Err(Error::AwaitOnCore);
         }
-        self.0.node.await_end(None);
+        self.0.node.ended.wait(None);
         Ok(())
     }
 
@@ -166,7 +171,7 @@ impl RpcEnv {
         if current::on_core() {
             return Err(Error::AwaitOnCore);
         }
-        Ok(self.0.node.await_end(Some(limit)))
+        Ok(self.0.node.ended.wait(Some(limit)))
     }
 }
 

@@ -11,6 +11,7 @@ pub mod connections;
 pub mod core;
 pub mod counters;
 pub mod current;
+pub mod ended;
 pub mod endpoints;
 pub mod lanes;
 pub mod links;

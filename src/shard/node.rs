@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::config::Config;
 use super::counters::{Published, Snapshot};
+use super::ended::Ended;
 use super::lanes::{LaneBytes, LaneItem};
 use super::placement::HandedOver;
 use super::shard::Shard;
@@ -102,8 +103,10 @@ impl CoreDoor {
     }
 
     fn wake(&self) {
-        if self.park.claim_wake()
-            && let Some(waker) = self.waker.get()
+        if !self.park.claim_wake() {
+            return;
+        }
+        if let Some(waker) = self.waker.get()
             && let Err(error) = waker.wake()
         {
             tracing::error!(%error, "a core could not be woken");
@@ -156,8 +159,8 @@ pub struct Node {
     pub closing: AtomicBool,
     /// The file of its Unix socket, until all cores have ended.
     file: Mutex<Option<SocketFile>>,
-    ended: Mutex<usize>,
-    all_ended: Condvar,
+    /// The cores whose threads have ended.
+    pub ended: Ended,
 }
 
 static NODES: LazyLock<RwLock<HashMap<u64, Weak<Node>>>> = LazyLock::new(RwLock::default);
@@ -198,8 +201,7 @@ impl Node {
                 cores: (0..cores).map(|_| door()).collect(),
                 closing: AtomicBool::new(false),
                 file: Mutex::default(),
-                ended: Mutex::new(0),
-                all_ended: Condvar::new(),
+                ended: Ended::new(cores),
                 config,
             }
         });
@@ -267,30 +269,9 @@ impl Node {
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
     }
 
-    /// A core's thread has ended.
+    /// A core's thread has ended. The last one takes the file of the Unix socket away before anybody is told.
     pub fn core_ended(&self) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        *ended += 1;
-        if *ended == self.cores.len() {
-            self.keep_file(None);
-        }
-        self.all_ended.notify_all();
-    }
-
-    /// Waits until all cores have ended; false if `limit` passed first.
-    pub fn await_end(&self, limit: Option<Duration>) -> bool {
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = |ended: &mut usize| *ended < self.cores.len();
-        match limit {
-            None => {
-                drop(self.all_ended.wait_while(ended, running));
-                true
-            }
-            Some(limit) => match self.all_ended.wait_timeout_while(ended, limit, running) {
-                Ok((_, timed_out)) => !timed_out.timed_out(),
-                Err(poisoned) => !poisoned.into_inner().1.timed_out(),
-            },
-        }
+        self.ended.add_one(|| self.keep_file(None));
     }
 
     /// The published counters of all cores.
