@@ -1,6 +1,6 @@
 //! How an env comes to be.
 
-use std::os::fd::OwnedFd;
+use std::iter::repeat_with;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -12,8 +12,9 @@ use crate::dispatch::verifier::VERIFIER;
 use crate::env::RpcEnv;
 use crate::error::StartError;
 use crate::executor::idle::Idle;
-use crate::host::life::{Start, StartFailure};
-use crate::host::thread;
+use crate::host::Host;
+use crate::host::life::{Life, Start, StartFailure};
+use crate::host::thread::{self, Ready};
 use crate::listen::{Listening, listen};
 use crate::ring::{Capabilities, Feature};
 use crate::shard::node::{Ending, Node};
@@ -30,6 +31,7 @@ pub struct Builder {
     bind: Option<String>,
     advertise: Option<String>,
     without: Vec<Feature>,
+    host: Host,
 }
 
 impl RpcEnv {
@@ -43,6 +45,7 @@ impl RpcEnv {
             bind: None,
             advertise: None,
             without: Vec::new(),
+            host: Host::Thread,
         }
     }
 }
@@ -95,8 +98,43 @@ impl Builder {
         self
     }
 
+    /// What runs on the cores' threads beside them: nothing, by default.
+    pub fn host(mut self, host: Host) -> Builder {
+        self.host = host;
+        self
+    }
+
     /// Starts the cores. Blocks until all of them run, or none does.
-    pub fn start(mut self) -> Result<RpcEnv, StartError> {
+    pub fn start(self) -> Result<RpcEnv, StartError> {
+        let (cpus, live) = (self.cores.cpus()?, self.host.live());
+        let Prepared { node, address, starts } = self.prepare(cpus.len())?;
+        tracing::info!(env = node.name, cores = ?cpus, "starting");
+        start_cores(&node, cpus.into_iter().zip(starts), live)?;
+        Ok(RpcEnv::started(node, address))
+    }
+
+    /// Starts an env of one core as a local task of the tokio runtime that this thread runs: that of
+    /// `tokio_uring::start`, or any other with I/O and timers inside a `LocalSet`. Returns at once; the core works
+    /// whenever the runtime gives its task a turn.
+    ///
+    /// Between its turns the thread is one like any other to the env, except that calls that would block it are refused
+    /// here as on each core: use `register_async` and its like. The task ends when the env has shut
+    /// down, and the runtime goes on; if the runtime goes first, the env ends hard. [`cores`](Self::cores) and
+    /// [`host`](Self::host) do not matter: nothing is pinned.
+    ///
+    /// # Errors
+    /// [`StartError::NoRuntime`] if this thread runs no such runtime; tokio may have printed a panic message about that,
+    /// which is caught. Otherwise as [`start`](Self::start).
+    #[cfg(feature = "tokio-uring")]
+    pub fn start_local(self) -> Result<RpcEnv, StartError> {
+        let Prepared { node, address, starts } = self.prepare(1)?;
+        tracing::info!(env = node.name, "starting in a runtime that is there");
+        starts.into_iter().try_for_each(crate::host::tokio_uring::in_this_runtime)?;
+        Ok(RpcEnv::started(node, address))
+    }
+
+    /// Checks everything, and listens; gives what each of so many cores is to start with.
+    fn prepare(mut self, cores: usize) -> Result<Prepared, StartError> {
         if self.name.is_empty() || self.name.len() > 255 || self.name.chars().any(char::is_control) {
             let problem = format!("{:?} is no env name: 1 to 255 bytes without control characters", self.name);
             return Err(StartError::Config(problem.into()));
@@ -110,11 +148,10 @@ impl Builder {
         for feature in Feature::ALL.into_iter().filter(|feature| !capabilities.has(*feature)) {
             tracing::warn!(?feature, since = feature.since(), "doing without a feature of newer kernels");
         }
-        let cpus = self.cores.cpus()?;
-        let node = Node::new(self.name, self.config, cpus.len(), capabilities.clone());
+        let node = Node::new(self.name, self.config, cores, capabilities.clone());
         let (listeners, address) = match &self.bind {
             Some(bind) => {
-                let listening = listen(bind, cpus.len(), node.config.port_retries)?;
+                let listening = listen(bind, cores, node.config.port_retries)?;
                 let address = advertised(&listening, self.advertise.as_deref())?;
                 // The first and only time that these are set.
                 let _ = node.advertised.set(address.to_string());
@@ -123,10 +160,25 @@ impl Builder {
             }
             None => (Vec::new(), None),
         };
-        tracing::info!(env = node.name, address = node.advertised.get(), %capabilities, cores = ?cpus, "starting");
-        start_cores(&node, &cpus, listeners, &capabilities)?;
-        Ok(RpcEnv::started(node, address))
+        tracing::info!(env = node.name, address = node.advertised.get(), %capabilities, "prepared");
+        let verifier = node.directory.reserve(VERIFIER, Place::EveryCore, cores as u32);
+        let verifier = verifier.unwrap_or(EndpointId(0));
+        let listeners = listeners.into_iter().map(Some).chain(repeat_with(|| None));
+        let start = |(core, listener)| {
+            let (node, capabilities) = (node.clone(), capabilities.clone());
+            Start { node, core: core as u16, listener, capabilities, verifier }
+        };
+        let starts = (0..cores).zip(listeners).map(start).collect();
+        Ok(Prepared { node, address, starts })
     }
+}
+
+/// An env whose cores have not come to life.
+struct Prepared {
+    node: Arc<Node>,
+    address: Option<Address>,
+    /// One for each core.
+    starts: Vec<Start>,
 }
 
 /// The address under which others are to find an env.
@@ -147,27 +199,17 @@ fn advertised(listening: &Listening, host: Option<&str>) -> Result<Address, Star
 
 fn start_cores(
     node: &Arc<Node>,
-    cpus: &[usize],
-    listeners: Vec<OwnedFd>,
-    capabilities: &Capabilities,
+    starts: impl ExactSizeIterator<Item = (usize, Start)>,
+    live: fn(Life, Start, Ready),
 ) -> Result<(), StartError> {
-    let verifier = node.directory.reserve(VERIFIER, Place::EveryCore, cpus.len() as u32);
-    let verifier = verifier.unwrap_or(EndpointId(0));
-    let mut listeners = listeners.into_iter();
-    let (ready, outcomes) = sync_channel(cpus.len());
+    let cores = starts.len();
+    let (ready, outcomes) = sync_channel(cores);
     let mut failure = None;
-    for (core, &cpu) in cpus.iter().enumerate() {
-        let start = Start {
-            node: node.clone(),
-            core: core as u16,
-            listener: listeners.next(),
-            capabilities: capabilities.clone(),
-            verifier,
-        };
-        if let Err(error) = thread::spawn(start, cpu, ready.clone(), thread::alone) {
-            failure.get_or_insert(StartError::Thread { core, cause: error.to_string().into() });
-            node.reach(core as u16, Ending::Clear);
-            node.core_ended();
+    for (cpu, start) in starts {
+        let core = start.core;
+        if let Err(error) = thread::spawn(start, cpu, ready.clone(), live) {
+            failure.get_or_insert(StartFailure::Thread(core, error));
+            node.reach(core, Ending::Clear);
         }
     }
     drop(ready);
@@ -175,14 +217,11 @@ fn start_cores(
     for outcome in outcomes {
         match outcome {
             Ok(()) => running += 1,
-            Err(StartFailure::Ring(error)) => failure = failure.or(Some(StartError::Ring(error))),
-            Err(StartFailure::Thread(core, error)) => {
-                let core = usize::from(core);
-                failure = failure.or(Some(StartError::Thread { core, cause: error.to_string().into() }));
-            }
+            Err(error) => failure = failure.or(Some(error)),
         }
     }
-    if running < cpus.len() {
+    let mut failure = failure.map(StartError::from);
+    if running < cores {
         failure.get_or_insert_with(|| StartError::Thread { core: running, cause: "its thread panicked".into() });
     }
     match failure {
@@ -191,6 +230,19 @@ fn start_cores(
             node.shutdown(Duration::ZERO);
             node.ended.wait(None);
             Err(failure)
+        }
+    }
+}
+
+impl From<StartFailure> for StartError {
+    fn from(failure: StartFailure) -> StartError {
+        match failure {
+            StartFailure::Ring(error) => StartError::Ring(error),
+            StartFailure::Thread(core, error) => {
+                StartError::Thread { core: core.into(), cause: error.to_string().into() }
+            }
+            #[cfg(feature = "tokio-uring")]
+            StartFailure::NoRuntime(cause) => StartError::NoRuntime { cause: cause.into() },
         }
     }
 }

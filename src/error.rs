@@ -73,6 +73,14 @@ pub enum StartError {
         /// The last one that was tried.
         last: u16,
     },
+    /// `Builder::start_local` was called on a thread that runs no fitting runtime.
+    #[error(
+        "cannot start in this thread's runtime: {cause}: use tokio_uring::start, or a LocalSet with I/O and timers"
+    )]
+    NoRuntime {
+        /// What tokio said.
+        cause: Arc<str>,
+    },
     /// A core's thread could not be made.
     #[error("cannot start core {core}: {cause}")]
     Thread {

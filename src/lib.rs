@@ -91,6 +91,7 @@ pub use error::{
     StartError,
 };
 pub use executor::idle::Idle;
+pub use host::Host;
 pub use locator::Locator;
 pub use net::remote::Remote;
 pub use net::roster::Peer;

@@ -1,5 +1,6 @@
 //! A core's life, wherever it is led.
 
+use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +15,7 @@ use crate::shard::core::Core;
 use crate::shard::current::{self, Entered, Serving};
 use crate::shard::node::{Ending, Node};
 use crate::shard::shard::Shard;
+use crate::wire::failure::panic_text;
 use crate::wire::frame::EndpointId;
 
 /// What a core comes to life with.
@@ -39,6 +41,25 @@ pub(crate) enum StartFailure {
     /// Its thread or its runtime could not be made, or this process has too many cores.
     #[error("cannot start core {0}: {1}")]
     Thread(u16, io::Error),
+    /// The runtime that it was to live in is none, or lacks something.
+    #[cfg(feature = "tokio-uring")]
+    #[error("{0}")]
+    NoRuntime(String),
+}
+
+/// A core's thread, or its place on one. Dropped last, when nothing of the core is left.
+pub(crate) struct Place(Arc<Node>);
+
+impl Place {
+    pub(crate) fn new(node: &Arc<Node>) -> Place {
+        Place(node.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.core_ended();
+    }
 }
 
 /// A core's life on its thread. When it is dropped the core has ended, however that came about, and whoever waits for
@@ -86,6 +107,24 @@ impl Life {
         Ok((entered, Core::new(ring, shard, listener)))
     }
 
+    /// Enters the core, for a turn of it.
+    #[cfg(feature = "tokio-uring")]
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        self.shard.as_ref().map(current::enter)
+    }
+
+    /// The core is driven by a task with this waker.
+    #[cfg(feature = "tokio-uring")]
+    pub(crate) fn hosted_by(&self, task: &std::task::Waker) {
+        // The first time counts: a task's waker stays the same.
+        let _ = self.node.cores[usize::from(self.core)].host.set(task.clone());
+    }
+
+    /// The core has ended by a panic.
+    pub(crate) fn panicked(&self, panic: &(dyn Any + Send)) {
+        tracing::error!(core = self.core, panic = panic_text(panic), "a core has ended by a panic: its env shuts down");
+    }
+
     /// The core has come to its natural end, or to one by an error.
     pub(crate) fn ended(&mut self, outcome: io::Result<()>) {
         match outcome {
@@ -108,6 +147,5 @@ impl Drop for Life {
         drop(self.node.cores[usize::from(self.core)].injector.close());
         self.node.reach(self.core, Ending::Clear);
         self.node.shutdown(self.node.config.drain);
-        self.node.core_ended();
     }
 }

@@ -3,6 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+#[cfg(feature = "tokio-uring")]
+use tokio::io::{Interest, unix::AsyncFd};
+
 use super::ring::Ring;
 use super::syscalls;
 
@@ -39,6 +42,22 @@ impl RingEvent {
     /// What the kernel says.
     pub fn signal(&self) -> io::Result<()> {
         syscalls::eventfd_signal(self.0.as_fd())
+    }
+}
+
+#[cfg(feature = "tokio-uring")]
+impl RingEvent {
+    /// Has this thread's tokio runtime wait for it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    ///
+    /// # Panics
+    /// Without a runtime that does I/O.
+    pub fn in_tokio(self) -> io::Result<AsyncFd<RingEvent>> {
+        // SAFETY: `as_raw_fd` gives the same descriptor each time, which is open as long as the RingEvent lives; no
+        // reference to one gives it up.
+        unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }.map_err(io::Error::from)
     }
 }
 

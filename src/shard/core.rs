@@ -36,10 +36,7 @@ pub enum Step {
     /// There is more to do: the next step is due.
     Busy,
     /// Nothing is left to do until something arrives.
-    Idle {
-        /// Whether this step did anything.
-        worked: bool,
-    },
+    Idle,
     /// The env has shut down.
     Ended,
 }
@@ -55,6 +52,8 @@ pub struct Core {
     path: Rc<dyn ReplyPath>,
     listener: Option<SocketId>,
     pub(super) idle: IdleState,
+    /// Since when nothing has happened.
+    pub(super) resting: Option<u64>,
     completions: Vec<Completion>,
     injected: VecDeque<Injected>,
     arrived: Vec<LaneItem>,
@@ -74,6 +73,7 @@ impl Core {
         Core {
             path: shard.path(),
             idle: IdleState::new(shard.node.config.idle),
+            resting: None,
             ring,
             shard,
             listener,
@@ -92,7 +92,7 @@ impl Core {
     /// The kernel refuses to serve the ring: the core cannot go on.
     #[inline]
     pub fn step(&mut self) -> io::Result<Step> {
-        let worked = self.turn();
+        let happened = self.turn();
         if self.shard.closing.get().is_some() && self.has_ended() {
             self.end()?;
             return Ok(Step::Ended);
@@ -102,14 +102,17 @@ impl Core {
         if self.ring.wants_enter() && (busy || !matches!(self.idle.spin_for(), SpinFor::No)) {
             self.ring.submit()?;
         }
-        if worked {
+        if happened {
             self.shard.count(|counters| counters.turns += 1);
             self.publish();
+            if let Some(began) = self.resting.take() {
+                self.idle.learn(self.shard.clock().saturating_sub(began));
+            }
         } else if busy {
             // A full lane: its core may want this CPU.
             std::thread::yield_now();
         }
-        Ok(if busy { Step::Busy } else { Step::Idle { worked } })
+        Ok(if busy { Step::Busy } else { Step::Idle })
     }
 
     /// One turn without its sends; true if anything happened.
@@ -193,7 +196,7 @@ impl Core {
     }
 
     fn take_injected(&mut self) -> bool {
-        let door = &self.shard.node.cores[usize::from(self.shard.core)];
+        let door = self.shard.door();
         if door.injector.is_empty() {
             return false;
         }
@@ -326,7 +329,7 @@ impl Core {
         all.wakes_failed = ring.failed_wakes;
         all.sockets = self.ring.open_sockets() as u64;
         all.free_buffers = self.ring.free_buffers() as u64;
-        self.shard.node.cores[usize::from(self.shard.core)].published.publish(&all);
+        self.shard.door().published.publish(&all);
     }
 
     /// Whether the shutdown is over for this core: all cores are done, or the deadline has passed.

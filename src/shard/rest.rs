@@ -6,9 +6,21 @@ use std::time::Duration;
 use super::core::{Core, Step};
 use super::node::now;
 use crate::executor::idle::SpinFor;
+use crate::ring::RingEvent;
 
 /// How often a core that spins looks at the clock, in looks at its memory.
 const LOOKS_PER_CLOCK: u32 = 64;
+/// Nanoseconds that a core on a shared thread spins before it lets others run.
+const SHARED_SPIN: u64 = 4_000;
+
+/// What a core on a shared thread is to do when nothing is left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doze {
+    /// Go on after the others have had their turn.
+    Yield,
+    /// Wait for an event of the ring, a wake through the door, or this time if there is one.
+    Wait(Option<u64>),
+}
 
 impl Core {
     /// Runs until the env has shut down, on a thread that the core has for itself.
@@ -16,7 +28,7 @@ impl Core {
         loop {
             match self.step()? {
                 Step::Busy => {}
-                Step::Idle { .. } => self.rest()?,
+                Step::Idle => self.rest()?,
                 Step::Ended => return Ok(()),
             }
         }
@@ -24,21 +36,25 @@ impl Core {
 
     /// Nothing is left to do: spin for a while, then sleep.
     fn rest(&mut self) -> io::Result<()> {
+        let Some(until) = self.spin_until() else { return Ok(()) };
+        if until <= now() || !self.spin(until)? {
+            self.park()?;
+        }
+        Ok(())
+    }
+
+    /// Until when to spin, and with that the pause has begun; nothing if there is something to reap.
+    fn spin_until(&mut self) -> Option<u64> {
         // Our own sends complete at once as a rule: that says nothing about how soon others answer.
         if self.ring.has_completions() {
-            return Ok(());
+            return None;
         }
-        let began = now();
-        let until = match self.idle.spin_for() {
+        let began = *self.resting.get_or_insert_with(now);
+        Some(match self.idle.spin_for() {
             SpinFor::No => began,
             SpinFor::Until(nanoseconds) => began.saturating_add(nanoseconds),
             SpinFor::Forever => u64::MAX,
-        };
-        if until == began || !self.spin(until)? {
-            self.park()?;
-        }
-        self.idle.learn(now().saturating_sub(began));
-        Ok(())
+        })
     }
 
     /// Looks at memory until something has arrived; false if the time is up first.
@@ -69,26 +85,78 @@ impl Core {
     }
 
     pub(super) fn something_arrived(&self) -> bool {
-        !self.shard.node.cores[usize::from(self.shard.core)].injector.is_empty()
-            || !self.shard.lanes.borrow().nothing_arrived()
+        !self.shard.door().injector.is_empty() || !self.shard.lanes.borrow().nothing_arrived()
     }
 
-    /// Sleeps until a completion, a wake-up or a timer. Others see the flag before this core looks a last time, so
-    /// whatever they add after that look comes with a wake-up.
+    /// Sleeps until a completion, a wake-up or a timer.
     fn park(&mut self) -> io::Result<()> {
-        let node = self.shard.node.clone();
-        let door = &node.cores[usize::from(self.shard.core)];
-        door.park.prepare();
-        if self.something_arrived() || self.ring.has_completions() {
-            door.park.cancel();
+        if !self.prepare_to_park() {
             return Ok(());
         }
-        self.shard.count(|counters| counters.parks += 1);
-        self.publish();
         let timer = self.shard.timers.borrow().next_deadline();
         let timeout = timer.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())));
         let waited = self.ring.wait(timeout);
-        door.park.cancel();
+        self.cancel_park();
         waited
+    }
+
+    /// Says that this core sleeps, unless something has arrived. Others see the flag before this core looks a last
+    /// time, so whatever they add after that look comes with a wake-up.
+    fn prepare_to_park(&mut self) -> bool {
+        self.shard.door().park.prepare();
+        if self.something_arrived() || self.ring.has_completions() {
+            self.cancel_park();
+            return false;
+        }
+        self.shard.count(|counters| counters.parks += 1);
+        self.publish();
+        true
+    }
+
+    fn cancel_park(&self) {
+        self.shard.door().park.cancel();
+    }
+
+    /// For a host that waits in the ring's stead: an event for whatever arrives in the ring. Once.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn register_event(&mut self) -> io::Result<RingEvent> {
+        self.ring.register_event()
+    }
+
+    /// What [`rest`](Self::rest) is to a core that has its thread for itself: to be called after a step that was idle,
+    /// outside of the turn, by whoever has asked for the next event before that step. After a wait the core is to be
+    /// [roused](Self::rouse).
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn doze(&mut self) -> io::Result<Doze> {
+        let Some(until) = self.spin_until() else { return Ok(Doze::Yield) };
+        let now = now();
+        if now < until && (self.spin(until.min(now.saturating_add(SHARED_SPIN)))? || now + SHARED_SPIN < until) {
+            return Ok(Doze::Yield);
+        }
+        if !self.prepare_to_park() {
+            return Ok(Doze::Yield);
+        }
+        if self.ring.wants_enter() {
+            let submitted = self.ring.submit();
+            if submitted.is_err() || self.ring.has_completions() || self.ring.wants_enter() {
+                self.cancel_park();
+                submitted?;
+                return Ok(Doze::Yield);
+            }
+        }
+        Ok(Doze::Wait(self.shard.timers.borrow().next_deadline()))
+    }
+
+    /// The wait is over: collects what it was for.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn rouse(&mut self) -> io::Result<()> {
+        self.cancel_park();
+        if self.ring.wants_enter() { self.ring.submit() } else { Ok(()) }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::answers::Home;
 use super::counters::CoreSnapshot;
 use super::lanes::Lanes;
-use super::node::{Job, Node, now};
+use super::node::{CoreDoor, Job, Node, now};
 use super::sleep::Sleepers;
 use super::timeouts::Timer;
 use crate::dispatch::call::refuse;
@@ -121,6 +121,12 @@ impl Shard {
         }
     }
 
+    /// This core's own door.
+    #[inline]
+    pub fn door(&self) -> &CoreDoor {
+        &self.node.cores[usize::from(self.core)]
+    }
+
     /// Counts something.
     #[inline]
     pub fn count(&self, change: impl FnOnce(&mut CoreSnapshot)) {
@@ -194,7 +200,7 @@ impl Shard {
         let open: Vec<_> = self.connections.borrow().iter().map(|connection| connection.id).collect();
         open.into_iter().for_each(|id| self.close(id, "this env has shut down", false));
         // What other threads still hand in is dropped, which tells them.
-        drop(self.node.cores[usize::from(self.core)].injector.close());
+        drop(self.door().injector.close());
     }
 
     /// The counters of all floors that live in here.

@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringpost::{AskError, Builder, Config, CoreSet, CoreSnapshot, EndpointRef, Idle, RpcEnv};
+use ringpost::{AskError, Builder, Config, CoreSet, CoreSnapshot, EndpointRef, Host, Idle, RpcEnv};
 
 /// No test waits longer than this for anything; what is expected takes milliseconds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -63,9 +63,20 @@ pub(crate) fn client(cores: usize) -> RpcEnv {
     builder("client", cores, config()).start().unwrap()
 }
 
-/// An env to be, with these limits.
+/// An env to be, with these limits and the usual host.
 pub(crate) fn builder(name: &str, cores: usize, config: Config) -> Builder {
-    RpcEnv::builder(name).cores(CoreSet::count(cores)).config(config)
+    RpcEnv::builder(name).cores(CoreSet::count(cores)).config(config).host(host())
+}
+
+/// What hosts the cores of tests. With `RINGPOST_TEST_HOST=tokio-uring` they live in tokio-uring runtimes: each test
+/// keeps its promise there too.
+pub(crate) fn host() -> Host {
+    match std::env::var("RINGPOST_TEST_HOST").as_deref() {
+        Err(_) | Ok("thread") => Host::Thread,
+        #[cfg(feature = "tokio-uring")]
+        Ok("tokio-uring") => Host::TokioUring,
+        Ok(other) => panic!("{other} is no host that this build has"),
+    }
 }
 
 /// The URI of an endpoint of a listening env.

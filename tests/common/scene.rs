@@ -3,11 +3,12 @@
 use std::future::Future;
 
 use ringpost::{
-    Ask, AskError, CallContext, Config, Endpoint, EndpointRef, HandleSync, HandlerError, Handlers, RpcEnv, message,
+    Ask, AskError, CallContext, Config, Endpoint, EndpointRef, HandleSync, HandlerError, Handlers, Host, RpcEnv,
+    message,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{builder, end, seen_from, unix_socket};
+use super::{builder, end, host, seen_from, unix_socket};
 
 /// How far an endpoint is from who asks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,24 +57,29 @@ pub(crate) fn at_every_distance(config: Config, play: impl Fn(&Scene)) {
 
 /// Plays a scenario at one distance. The asking env has these limits too.
 pub(crate) fn at(distance: Distance, config: Config, play: impl Fn(&Scene)) {
+    at_hosted(distance, config, [host(); 2], play);
+}
+
+/// The same with these hosts of the asking and the answering env, if there are two.
+pub(crate) fn at_hosted(distance: Distance, config: Config, hosts: [Host; 2], play: impl Fn(&Scene)) {
     // What a failed test prints says where it failed.
-    println!("at distance {distance:?}");
-    let scene = Scene::new(distance, config);
+    println!("at distance {distance:?}, hosted by {hosts:?}");
+    let scene = Scene::new(distance, config, hosts);
     play(&scene);
     end(&scene.asking);
     end(&scene.answering);
 }
 
 impl Scene {
-    fn new(distance: Distance, config: Config) -> Scene {
+    fn new(distance: Distance, config: Config, [asking, answering]: [Host; 2]) -> Scene {
         if !distance.is_remote() {
-            let env = builder("both", 2, config).start().unwrap();
+            let env = builder("both", 2, config).host(answering).start().unwrap();
             let core = usize::from(distance == Distance::Lane);
             return Scene { distance, asking: env.clone(), answering: env, core, _connection: None };
         }
         let bind = if distance == Distance::Unix { unix_socket() } else { "127.0.0.1:0".into() };
-        let answering = builder("server", 2, config.clone()).bind(bind).start().unwrap();
-        let asking = builder("asker", 1, config).start().unwrap();
+        let answering = builder("server", 2, config.clone()).host(answering).bind(bind).start().unwrap();
+        let asking = builder("asker", 1, config).host(asking).start().unwrap();
         let probe = answering.register_per_core("where", |_| Where).unwrap();
         let connection = seen_from(&asking, &probe);
         let owner = connection.ask_blocking(AskWhere).unwrap();
