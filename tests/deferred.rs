@@ -253,7 +253,7 @@ fn a_replier_learns_that_its_asker_gave_up_and_leaves_nothing_behind() {
             on_core.unwrap().join().unwrap();
             within(second.cancelled());
 
-            let late = patient.to.ask_blocking_within(Later(3, How::Test), Duration::from_millis(5));
+            let late = patient.to.ask_blocking_within(Later(3, How::Test), Duration::from_millis(300));
             assert_eq!(kind(&late.unwrap_err()), "Timeout");
             let mut timed_out = patient.given();
             within(timed_out.cancelled());
