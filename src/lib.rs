@@ -8,7 +8,11 @@
 //!
 //! **An endpoint** ([`Endpoint`]) is your object. It is made on the core that owns it and stays there, so it needs no
 //! lock and may hold `Rc`s. It handles one message at a time. Say which messages in [`Endpoint::handlers`], and how in
-//! [`Handle`] (may await) or [`HandleSync`] (may not).
+//! [`Handle`] (may await) or [`HandleSync`] (may not). [`HandleShared`] is for handlers of which several may be in flight
+//! at once, [`HandleDeferred`] for answers that come later, from wherever a [`Replier`] was taken.
+//!
+//! **A context** comes with each message ([`CallContext`]): who asks and until when, the endpoint's own ref, its env, and
+//! a way for the endpoint to stop itself.
 //!
 //! **A message** ([`Message`]) is a serde type with a name on the wire. [`message!`] makes one; with a reply type it is
 //! for [`ask`](EndpointRef::ask), without for [`send`](EndpointRef::send).
@@ -28,7 +32,9 @@
 //! * Each ask has exactly one outcome: the reply, or an [`AskError`] that says what happened and where. Messages are
 //!   delivered at most once; nothing is sent again after its bytes may have left.
 //! * Messages from one core (or one other thread) to one ref arrive in the order in which they were sent.
-//! * A handler's error or panic goes to the asker, then to [`Endpoint::on_error`]; the endpoint lives on.
+//! * A handler's error or panic goes to the asker, then to [`Endpoint::on_error`]; the endpoint lives on. An error whose
+//!   type both sides know arrives as it was: see [`HandlerError::typed`].
+//! * What a handler asks for is wanted no longer than its own answer: its asks end at its caller's deadline at the latest.
 //! * Everything that queues is bounded by [`Config`]; at the bound the sender gets an error, at once, or waits for room
 //!   ([`EndpointRef::patient`]).
 //! * A connection that ends takes its asks along: all of them fail at once, with the peer's address. The next ask or

@@ -32,12 +32,11 @@ impl Deferred {
 
     /// Ready once the asker has given up; whoever polled last is woken.
     pub fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut waker = self.waker();
-        if self.is_over() {
-            return Poll::Ready(());
-        }
-        *waker = Some(cx.waker().clone());
-        Poll::Pending
+        // Wakers are foreign code: this one is cloned, and the one before dropped, outside of the lock.
+        let mine = cx.waker().clone();
+        let before = self.waker().replace(mine);
+        drop(before);
+        if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn end(&self) {
@@ -78,10 +77,6 @@ struct Entry {
     dropped: bool,
 }
 
-/// No more asks may be deferred.
-#[derive(Debug)]
-pub struct TooManyDeferred;
-
 const FIRST_SWEEP: usize = 64;
 
 impl Deferrals {
@@ -96,22 +91,27 @@ impl Deferrals {
         }
     }
 
-    /// Enters an ask whose handler is about to run.
-    pub fn open(&self, call: Call, now: u64) -> Result<Arc<Deferred>, TooManyDeferred> {
+    /// Whether one more ask may be deferred now; counted if not.
+    pub fn make_room(&self, now: u64) -> bool {
         if self.len() >= self.sweep_at.get().min(self.limit) {
             self.sweep(now);
         }
-        if self.len() >= self.limit {
+        let room = self.len() < self.limit;
+        if !room {
             self.refused.set(self.refused.get() + 1);
-            return Err(TooManyDeferred);
         }
+        room
+    }
+
+    /// Enters an ask whose handler is about to run.
+    pub fn open(&self, call: Call) -> Arc<Deferred> {
         let deferred = Arc::new(Deferred { call, over: AtomicBool::new(false), waker: Mutex::default() });
         // A peer may send as a one-way message what is an ask. Nobody waits for its answer.
         if call.request != 0 {
             let entry = Entry { deferred: deferred.clone(), handling: true, dropped: false };
             self.open.borrow_mut().insert(key(&call), entry);
         }
-        Ok(deferred)
+        deferred
     }
 
     /// Forgets asks whose deadline has passed and whose cancellation was lost.
@@ -230,11 +230,11 @@ mod tests {
     #[test]
     fn an_ask_is_answered_once_by_whoever_takes_it_first() {
         let table = Deferrals::new(10);
-        let ask = table.open(call(1, NO_DEADLINE), 0).unwrap();
+        let ask = table.open(call(1, NO_DEADLINE));
         assert!(table.take(&ask));
         assert!(!table.take(&ask) && !table.cancel(Origin::Core(1), 1));
         // The same id again, as after a wrap: the old replier means nobody.
-        let again = table.open(call(1, NO_DEADLINE), 0).unwrap();
+        let again = table.open(call(1, NO_DEADLINE));
         assert!(!table.take(&ask));
         assert!(table.cancel(Origin::Core(1), 1) && again.is_over() && !ask.is_over());
         assert_eq!((table.len(), table.late()), (0, 2));
@@ -243,10 +243,10 @@ mod tests {
     #[test]
     fn a_replier_that_is_dropped_while_its_handler_runs_leaves_the_answer_to_the_handler() {
         let table = Deferrals::new(10);
-        let ask = table.open(call(1, NO_DEADLINE), 0).unwrap();
+        let ask = table.open(call(1, NO_DEADLINE));
         assert!(!table.dropped(&ask));
         assert!(table.handled(&ask) && table.take(&ask));
-        let ask = table.open(call(1, NO_DEADLINE), 0).unwrap();
+        let ask = table.open(call(1, NO_DEADLINE));
         assert!(!table.handled(&ask));
         assert!(table.dropped(&ask));
     }
@@ -254,9 +254,10 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_what_has_expired_makes_room() {
         let table = Deferrals::new(2);
-        let kept: Vec<_> = [5, 7].map(|deadline| table.open(call(deadline, deadline), 0).unwrap()).into();
-        assert!(table.open(call(3, 9), 4).is_err());
-        assert!(table.open(call(3, 9), 5).is_ok());
+        let kept = [5, 7].map(|deadline| table.open(call(deadline, deadline)));
+        assert!(!table.make_room(4));
+        assert!(table.make_room(5));
+        table.open(call(3, 9));
         assert!(kept[0].is_over() && !kept[1].is_over());
         assert_eq!((table.len(), table.refused()), (2, 1));
     }

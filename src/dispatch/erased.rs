@@ -211,8 +211,7 @@ pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
     let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
     let mut context = CallContext { responder };
     let mut endpoint = endpoint.borrow_mut();
-    let result = catch_unwind(AssertUnwindSafe(|| endpoint.handle(message, &mut context)))
-        .unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))));
+    let result = caught_now(|| endpoint.handle(message, &mut context));
     answer(&mut *endpoint, context, result);
     Poll::Ready(())
 }
@@ -271,16 +270,17 @@ pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(
     _: &mut FutureCell,
     _: &mut Context<'_>,
 ) -> Poll<()> {
+    let path = responder.here().path();
+    if !path.deferrals().make_room(path.now()) {
+        let text = format!("the table of deferred asks of core {} (Config::deferred)", path.core());
+        responder.fail(FailureCode::Overloaded, &text);
+        return Poll::Ready(());
+    }
     let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
     let mut context = CallContext { responder };
-    let Ok((replier, deferred)) = Replier::new(&mut context) else {
-        let text = format!("the table of deferred asks of core {} (Config::deferred)", context.core());
-        context.responder.fail(FailureCode::Overloaded, &text);
-        return Poll::Ready(());
-    };
+    let (replier, deferred) = Replier::new(&mut context);
     let mut endpoint = endpoint.borrow_mut();
-    let result = catch_unwind(AssertUnwindSafe(|| endpoint.handle(message, replier, &mut context)))
-        .unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))));
+    let result = caught_now(|| endpoint.handle(message, replier, &mut context));
     let path = context.path();
     let unanswered = path.deferrals().handled(&deferred);
     let failure = match &result {
@@ -343,4 +343,10 @@ fn report<E: Endpoint>(endpoint: &mut E, error: &HandlerError) {
 /// user's to mend, as with any other error.
 async fn caught<T>(future: impl Future<Output = Result<T, HandlerError>>) -> Result<T, HandlerError> {
     catch(future).await.unwrap_or_else(|text| Err(HandlerError::panicked(text)))
+}
+
+/// The same for a handler that does not await.
+#[inline]
+fn caught_now<T>(handler: impl FnOnce() -> Result<T, HandlerError>) -> Result<T, HandlerError> {
+    catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))))
 }

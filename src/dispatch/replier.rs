@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::call::{Answer, Call, NO_DEADLINE, ReplyPath, ReplyValue, WayBack};
 use super::context::{CallContext, Caller};
-use super::deferred::{Deferred, TooManyDeferred};
+use super::deferred::Deferred;
 use crate::wire::failure::{Failure, FailureCode, HandlerError};
 
 /// Answers one ask, whenever and wherever its answer is found: in another handler, in a task, on another thread.
@@ -47,13 +47,13 @@ struct Duty {
 
 impl<R> Replier<R> {
     /// Takes the duty to answer out of a handler's context.
-    pub(super) fn new(context: &mut CallContext) -> Result<(Replier<R>, Arc<Deferred>), TooManyDeferred> {
+    pub(super) fn new(context: &mut CallContext) -> (Replier<R>, Arc<Deferred>) {
         let caller = context.caller();
         let path = context.path();
-        let deferred = path.deferrals().open(*context.responder.call(), path.now())?;
+        let deferred = path.deferrals().open(*context.responder.call());
         let duty = Duty { deferred: deferred.clone(), back: path.way_back(), open: true };
         context.responder.pass_on();
-        Ok((Replier { duty, caller, reply: PhantomData }, deferred))
+        (Replier { duty, caller, reply: PhantomData }, deferred)
     }
 
     /// Answers with an error; see [`HandlerError::typed`] for one that the asker gets back as it is. The endpoint's
