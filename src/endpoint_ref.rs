@@ -19,11 +19,12 @@ use crate::address::{EndpointUri, SCHEME};
 use crate::dispatch::directory::Place;
 use crate::error::LookupError;
 use crate::mesh::parcel::Parcel;
+use crate::net::ask_cell::AskCell;
 use crate::net::errors::{AskError, SendError};
-use crate::net::pending::{AskCell, AskKey, Waiter};
+use crate::net::pending::{AskKey, Waiter};
 use crate::shard::ask::{AskOptions, Destination};
 use crate::shard::current;
-use crate::shard::node::{Injected, Job, Node, Refused};
+use crate::shard::node::{Injected, Job, Node, Refused, now};
 use crate::shard::shard::Shard;
 use crate::shard::spawn::{JoinHandle, job};
 use crate::wire::frame::core_of_key;
@@ -170,7 +171,7 @@ impl EndpointRef {
     fn start<M: Ask>(&self, message: M, timeout: Option<Duration>) -> Asking<M::Reply> {
         let state = match current::get() {
             Some(shard) if shard.node.id == self.inner.node.id => {
-                let options = AskOptions { timeout, key: self.key, waiter: Waiter::Future(None) };
+                let options = AskOptions { timeout, since: None, key: self.key, waiter: Waiter::Future(None) };
                 match shard.ask(&self.inner.to, message, options) {
                     Ok(key) => State::OnCore { node: shard.node.id, core: shard.core, key },
                     Err(error) => State::Failed(error),
@@ -185,11 +186,16 @@ impl EndpointRef {
         let core = self.entry_core();
         let cell = Arc::<AskCell>::default();
         let (to, key) = (self.inner.clone(), self.key);
-        let promise = Promise::new(&cell, &self.inner.node);
+        let mut promise = Promise::new(&cell, &self.inner.node);
+        let since = Some(now());
         let job = move |shard: &Rc<Shard>| {
-            let options = AskOptions { timeout, key, waiter: Waiter::Cell(promise.cell.clone()) };
+            if promise.cell.is_given_up() {
+                return shard.count(|counters| counters.cancelled += 1);
+            }
+            let options = AskOptions { timeout, since, key, waiter: Waiter::Cell(promise.cell.clone()) };
             match shard.ask(&to.to, message, options) {
-                Ok(key) => promise.hand_on(key),
+                Ok(key) if promise.hand_on(key) => {}
+                Ok(key) => shard.abandon_ask(key),
                 Err(error) => promise.keep(Err(error)),
             }
         };
@@ -274,13 +280,13 @@ impl Promise {
         Promise { cell: cell.clone(), node: node.clone(), open: true }
     }
 
-    /// The answer will come through the core's table.
-    fn hand_on(mut self, key: AskKey) {
-        self.cell.key.store(key.0, Ordering::Relaxed);
+    /// The answer will come through the core's table; false if nobody waits for it any longer.
+    fn hand_on(&mut self, key: AskKey) -> bool {
         self.open = false;
+        self.cell.made(key)
     }
 
-    fn keep(mut self, answer: Result<Parcel, AskError>) {
+    fn keep(&mut self, answer: Result<Parcel, AskError>) {
         self.open = false;
         self.cell.answer.put(answer);
     }
@@ -348,10 +354,13 @@ fn move_outside(node: u64, core: u16, key: AskKey) -> State {
         return State::Failed(AskError::Stopped { target: "the env".into() });
     };
     let cell = Arc::<AskCell>::default();
-    let promise = Promise::new(&cell, &node);
+    let mut promise = Promise::new(&cell, &node);
     let job = move |shard: &Rc<Shard>| {
-        shard.hand_over_ask(key, promise.cell.clone());
-        promise.hand_on(key);
+        if promise.hand_on(key) {
+            shard.hand_over_ask(key, promise.cell.clone());
+        } else {
+            shard.abandon_ask(key);
+        }
     };
     node.cores[usize::from(core)].inject_always(Injected::Job(Box::new(job)));
     State::Outside { node, core, cell }
@@ -380,13 +389,10 @@ impl<R> Drop for Asking<R> {
                 }
             },
             State::Outside { node, core, cell } => {
-                let cell = cell.clone();
-                // The key is known once the ask's own job has run, and jobs run in order.
-                let job = move |shard: &Rc<Shard>| match cell.key.load(Ordering::Relaxed) {
-                    0 => {}
-                    key => shard.abandon_ask(AskKey(key)),
-                };
-                node.cores[usize::from(*core)].inject_always(Injected::Job(Box::new(job)));
+                // Without a key it is still with the jobs of its core, and will not be made.
+                if let Some(key) = cell.give_up() {
+                    abandon_outside(node, *core, key);
+                }
             }
         }
     }

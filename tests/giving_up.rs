@@ -136,7 +136,9 @@ fn a_queued_ask_that_nobody_wants_any_more_is_never_handled() {
             let running = worker.ask(Wait(gate.id));
             gate.expect(Event::Entered);
             let (dropped, late) = (Gate::new(), Gate::new());
-            drop(worker.ask(Wait(dropped.id)));
+            let unwanted = worker.ask(Wait(dropped.id));
+            eventually(&scene.answering, "it is queued", |now| now.inbox_messages == 1);
+            drop(unwanted);
             let outcome = worker.ask_blocking_within(Wait(late.id), SHORT);
             assert!(matches!(outcome, Err(AskError::Timeout { .. })), "{outcome:?}");
             let kept = worker.ask(Count);

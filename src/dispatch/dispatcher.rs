@@ -239,12 +239,22 @@ impl Dispatcher {
         })
     }
 
+    /// Whether the time of a call is up; then it is refused.
+    #[inline]
+    pub fn has_expired(&self, call: &Call, path: &Rc<dyn ReplyPath>) -> bool {
+        let expired = call.deadline != NO_DEADLINE && call.deadline <= path.now();
+        if expired {
+            self.count(|stats| stats.expired += 1);
+            refuse(call, path, FailureCode::Expired, "");
+        }
+        expired
+    }
+
     /// Runs the handler of one message. The endpoint is idle.
     #[inline]
     fn handle(&self, slot: &Slot, call: Call, message: MessageId, payload: Payload<'_>, path: &Rc<dyn ReplyPath>) {
-        if call.deadline != NO_DEADLINE && call.deadline <= path.now() {
-            self.count(|stats| stats.expired += 1);
-            return refuse(&call, path, FailureCode::Expired, "");
+        if self.has_expired(&call, path) {
+            return;
         }
         if let Some(in_flight) = &slot.in_flight
             && slot.endpoint.is_shared(message)

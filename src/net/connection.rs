@@ -71,6 +71,8 @@ pub struct Connection {
     pub peer_max_frame: u32,
     /// Received but not looked at, since the writer is above its limit.
     pub held: Vec<u8>,
+    /// When reading stopped, in nanoseconds of the core's clock: what is held arrived about then.
+    pub held_since: u64,
     /// Whether reading has stopped.
     pub paused: bool,
     /// Whether the connection is on the list of those with something to send.
@@ -103,6 +105,7 @@ impl Connection {
             writer: Writer::default(),
             peer_max_frame: max_frame,
             held: Vec::new(),
+            held_since: 0,
             paused: false,
             dirty: false,
             timer: None,

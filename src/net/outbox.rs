@@ -157,35 +157,44 @@ impl Outbox {
         count_one_way(&std::mem::take(&mut self.waiting))
     }
 
-    /// The link is up: moves the waiting frames to `out`, apart from frames above the peer's limit and asks that have
-    /// ended. `remaining` tells how many microseconds an ask has left, none if it has ended. Returns the ids of asks
-    /// whose frames are too large, and how many one-way messages were.
+    /// The link is up: [releases](release) the waiting frames.
     pub fn release(
         &mut self,
         out: &mut Vec<u8>,
         limit: u32,
         remaining: impl Fn(u64) -> Option<u32>,
     ) -> (Vec<u64>, u64) {
-        let waiting = std::mem::take(&mut self.waiting);
-        let (mut refused, mut lost) = (Vec::new(), 0);
-        for (frame, request) in frames(&waiting) {
-            let ask = request.filter(|&request| request != 0);
-            let left = ask.map(&remaining);
-            match (ask, left) {
-                (_, Some(None)) => {}
-                (Some(ask), _) if frame.len() > limit as usize => refused.push(ask),
-                (None, _) if frame.len() > limit as usize => lost += 1,
-                (_, left) => {
-                    let start = out.len();
-                    out.extend_from_slice(frame);
-                    if let Some(Some(left)) = left {
-                        set_deadline(&mut out[start..], left);
-                    }
+        release(&std::mem::take(&mut self.waiting), out, limit, remaining)
+    }
+}
+
+/// Appends frames that had to wait to `out`, apart from frames above the peer's limit and asks that have ended.
+/// `remaining` tells how many microseconds an ask has left, none if it has ended. Returns the ids of asks whose frames
+/// are too large, and how many one-way messages were.
+pub fn release(
+    waiting: &[u8],
+    out: &mut Vec<u8>,
+    limit: u32,
+    remaining: impl Fn(u64) -> Option<u32>,
+) -> (Vec<u64>, u64) {
+    let (mut refused, mut lost) = (Vec::new(), 0);
+    for (frame, request) in frames(waiting) {
+        let ask = request.filter(|&request| request != 0);
+        let left = ask.map(&remaining);
+        match (ask, left) {
+            (_, Some(None)) => {}
+            (Some(ask), _) if frame.len() > limit as usize => refused.push(ask),
+            (None, _) if frame.len() > limit as usize => lost += 1,
+            (_, left) => {
+                let start = out.len();
+                out.extend_from_slice(frame);
+                if let Some(Some(left)) = left {
+                    set_deadline(&mut out[start..], left);
                 }
             }
         }
-        (refused, lost)
     }
+    (refused, lost)
 }
 
 /// How many one-way messages are in a buffer of our own frames.

@@ -1,14 +1,13 @@
 //! The asks of a core that wait for their answer.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
 
+use super::ask_cell::AskCell;
 use super::errors::AskError;
-use super::handoff::Handoff;
 use crate::executor::timers::TimerKey;
 use crate::mesh::parcel::Parcel;
 use crate::wire::codec::CodecError;
@@ -61,15 +60,6 @@ pub enum Via {
         /// The key that chose the core, if one did.
         key: Option<u16>,
     },
-}
-
-/// Where a thread that is no core waits for the answer to its ask.
-#[derive(Debug, Default)]
-pub struct AskCell {
-    /// The answer.
-    pub answer: Handoff<Result<Parcel, AskError>>,
-    /// The key that the core gave the ask; 0 before that. Read by that core only.
-    pub key: AtomicU64,
 }
 
 /// Who waits for the answer.

@@ -37,6 +37,13 @@ impl Writer {
         &self.queued
     }
 
+    /// Puts other frames in the place of those that gathered: those that `rewrite` appends to an empty buffer.
+    pub fn rewrite(&mut self, spares: &mut Spares, rewrite: impl FnOnce(&[u8], &mut Vec<u8>)) {
+        let mut fresh = spares.take();
+        rewrite(&self.queued, &mut fresh);
+        spares.give(std::mem::replace(&mut self.queued, fresh));
+    }
+
     /// For how long the send in flight has waited for the peer at the time `now`, both in nanoseconds.
     pub fn stuck_for(&self, now: u64) -> u64 {
         if self.in_flight > 0 { now.saturating_sub(self.since) } else { 0 }
@@ -99,6 +106,16 @@ mod tests {
         assert_eq!((writer.backlog(), writer.stuck_for(9)), (11, 7));
         writer.sent(first, &mut spares);
         assert_eq!(writer.start_send(2).unwrap(), b"twothree");
+    }
+
+    #[test]
+    fn what_gathered_is_rewritten_but_not_what_is_in_flight() {
+        let (mut writer, mut spares) = (Writer::default(), Spares::default());
+        writer.buffer(&mut spares).extend_from_slice(b"one");
+        let first = writer.start_send(1).unwrap();
+        writer.buffer(&mut spares).extend_from_slice(b"two");
+        writer.rewrite(&mut spares, |old, out| out.extend(old.iter().rev()));
+        assert_eq!((&first[..], writer.queued(), writer.backlog()), (&b"one"[..], &b"owt"[..], 6));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::current;
 use super::lanes::LaneItem;
@@ -12,6 +11,7 @@ use super::shard::Shard;
 use crate::dispatch::call::{Answer, AtCore, Call, Origin, Reply, ReplyPath, WayBack};
 use crate::dispatch::deferred::Deferrals;
 use crate::mesh::parcel::Parcel;
+use crate::net::ask_cell::AskCell;
 use crate::net::connection::{Connection, ConnectionId, Phase};
 use crate::net::errors::AskError;
 use crate::net::pending::{AskKey, Forgotten, Via};
@@ -294,8 +294,7 @@ impl Shard {
     }
 
     /// Hands an ask whose future moved to another thread over to that thread.
-    pub fn hand_over_ask(&self, key: AskKey, cell: Arc<crate::net::pending::AskCell>) {
-        cell.key.store(key.0, Ordering::Relaxed);
+    pub fn hand_over_ask(&self, key: AskKey, cell: Arc<AskCell>) {
         let answer = self.pending.borrow_mut().hand_over(key, cell.clone());
         if let Some(answer) = answer {
             cell.answer.put(answer);

@@ -46,6 +46,8 @@ pub enum Destination {
 pub struct AskOptions {
     /// Its own limit, if it has one.
     pub timeout: Option<Duration>,
+    /// When it was made, in nanoseconds of the core's clock, if that was on another thread.
+    pub since: Option<u64>,
     /// The key that chooses the core.
     pub key: Option<u16>,
     /// Who waits for the answer.
@@ -57,6 +59,8 @@ struct Limit {
     /// When it ends, in nanoseconds of the core's clock.
     deadline: u64,
     timeout_ns: u64,
+    /// What is left of it.
+    left_ns: u64,
     limited_by: LimitedBy,
 }
 
@@ -79,11 +83,11 @@ impl Shard {
             let queue = format!("the table of pending asks of core {}", self.core).into();
             return Err(AskError::Overloaded { queue, remedy: "await answers first, or raise Config::pending_asks" });
         }
-        let Limit { deadline, timeout_ns, limited_by } = self.limit(options.timeout);
-        if timeout_ns == 0 && limited_by == LimitedBy::HandledCall {
+        let Limit { deadline, timeout_ns, left_ns, limited_by } = self.limit(&options);
+        if left_ns == 0 {
             self.count(|counters| counters.timeouts += 1);
-            let setting = limited_by.setting();
-            return Err(AskError::Timeout { target: self.name_of(to), after: Duration::ZERO, setting });
+            let (after, setting) = (Duration::from_nanos(timeout_ns), limited_by.setting());
+            return Err(AskError::Timeout { target: self.name_of(to), after, setting });
         }
         let key = self.pending.borrow_mut().next_key();
         let waiting = |via| Waiting {
@@ -114,7 +118,7 @@ impl Shard {
                 }
             }
             Destination::Peer { peer, name, index } => {
-                let deadline_us = u32::try_from(timeout_ns / 1000).ok();
+                let deadline_us = u32::try_from(left_ns / 1000).ok();
                 let named = Named { peer, name, index: *index, key: options.key };
                 let written = self.write_request(&named, key.0, &message, deadline_us);
                 written.map_err(|refusal| refusal.into_ask(self.name_of(to)))?;
@@ -134,25 +138,25 @@ impl Shard {
         }
     }
 
-    /// How long an ask may take that is made now.
+    /// How long an ask may take.
     #[inline]
-    fn limit(&self, own: Option<Duration>) -> Limit {
-        let timeout_ns = own.unwrap_or(self.node.config.ask_timeout).as_nanos();
+    fn limit(&self, options: &AskOptions) -> Limit {
+        let timeout_ns = options.timeout.unwrap_or(self.node.config.ask_timeout).as_nanos();
         let timeout_ns = u64::try_from(timeout_ns).unwrap_or(u64::MAX);
-        // A short limit counts from now, not from the beginning of a turn that may have been long.
-        let (now, limited_by) = match own {
-            Some(_) => (self.tick(), LimitedBy::Caller),
-            None => (self.clock(), LimitedBy::Config),
-        };
-        let deadline = now.saturating_add(timeout_ns).min(NO_DEADLINE - 1);
+        let limited_by = if options.timeout.is_some() { LimitedBy::Caller } else { LimitedBy::Config };
+        // A short limit counts from now, not from the beginning of a turn that may have been long; and the time in the
+        // injector is the ask's own.
+        let exact = options.timeout.is_some() || options.since.is_some();
+        let now = if exact { self.tick() } else { self.clock() };
+        let deadline = options.since.unwrap_or(now).saturating_add(timeout_ns).min(NO_DEADLINE - 1);
         match self.dispatcher.inherited_deadline() {
             // Whoever waits for the handler that asks waits no longer than this.
-            inherited if inherited < deadline => Limit {
-                deadline: inherited,
-                timeout_ns: inherited.saturating_sub(now),
-                limited_by: LimitedBy::HandledCall,
-            },
-            _ => Limit { deadline, timeout_ns, limited_by },
+            inherited if inherited < deadline => {
+                let left_ns = inherited.saturating_sub(now);
+                let limited_by = LimitedBy::HandledCall;
+                Limit { deadline: inherited, timeout_ns: left_ns, left_ns, limited_by }
+            }
+            _ => Limit { deadline, timeout_ns, left_ns: deadline.saturating_sub(now), limited_by },
         }
     }
 

@@ -11,6 +11,9 @@ use crate::net::reader::{Incoming, ProtocolError, Reader};
 use crate::net::remote::Remote;
 use crate::wire::handshake::{Hello, VERSION};
 
+/// A send that took longer than this, 10 ms, has kept what is behind it waiting for long.
+const STALE_NS: u64 = 10_000_000;
+
 impl Shard {
     /// Whether this core has as many connections as it may.
     pub fn has_all_connections(&self) -> bool {
@@ -70,17 +73,18 @@ impl Shard {
     #[inline]
     pub fn on_bytes(&self, id: ConnectionId, bytes: &[u8], path: &Rc<dyn ReplyPath>) {
         self.count(|counters| counters.bytes_in += bytes.len() as u64);
-        self.read(id, bytes, path);
+        self.read(id, bytes, self.clock(), path);
     }
 
-    fn read(&self, id: ConnectionId, mut bytes: &[u8], path: &Rc<dyn ReplyPath>) {
+    /// Handles bytes that arrived at the time `arrived`.
+    fn read(&self, id: ConnectionId, mut bytes: &[u8], arrived: u64, path: &Rc<dyn ReplyPath>) {
         let Some((mut reader, role)) = self.take_reader(id, bytes) else { return self.refuse_early_bytes(id) };
         let problem = loop {
-            if self.is_congested(id, bytes) {
+            if self.is_congested(id, bytes, arrived) {
                 break None;
             }
             match reader.next(&mut bytes) {
-                Ok(Some(Incoming::Frame(frame))) => self.on_frame(id, role, frame, path),
+                Ok(Some(Incoming::Frame(frame))) => self.on_frame(id, role, frame, arrived, path),
                 Ok(Some(Incoming::Hello(hello))) => self.on_hello(id, &hello, bytes.is_empty()),
                 Ok(None) => break None,
                 Err(problem) => break Some(problem),
@@ -119,7 +123,7 @@ impl Shard {
 
     /// Stops reading if the peer does not read its answers; what is left of `bytes` is kept for later.
     #[inline]
-    fn is_congested(&self, id: ConnectionId, bytes: &[u8]) -> bool {
+    fn is_congested(&self, id: ConnectionId, bytes: &[u8], arrived: u64) -> bool {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id) else { return true };
         // Only where requests come in do answers pile up. A connection that we opened is always read: two nodes that
@@ -131,6 +135,7 @@ impl Shard {
             return connection.phase == Phase::Closing;
         }
         connection.paused = true;
+        connection.held_since = arrived;
         connection.held.extend_from_slice(bytes);
         self.act(Action::Pause(id));
         self.count(|counters| counters.reads_paused += 1);
@@ -139,14 +144,14 @@ impl Shard {
 
     /// Handles what was held back while the peer did not read; true if reading goes on.
     pub fn resume(&self, id: ConnectionId, path: &Rc<dyn ReplyPath>) -> bool {
-        let held = match self.connections.borrow_mut().get(id) {
+        let (held, since) = match self.connections.borrow_mut().get(id) {
             Some(connection) if connection.paused => {
                 connection.paused = false;
-                std::mem::take(&mut connection.held)
+                (std::mem::take(&mut connection.held), connection.held_since)
             }
             _ => return false,
         };
-        self.read(id, &held, path);
+        self.read(id, &held, since, path);
         self.connections.borrow_mut().get(id).is_some_and(|c| !c.paused && c.phase == Phase::Open)
     }
 
@@ -211,8 +216,12 @@ impl Shard {
     pub fn on_sent(&self, id: ConnectionId, buffer: Vec<u8>) {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id) else { return };
+        let waited = connection.writer.stuck_for(self.clock());
         connection.writer.sent(buffer, &mut self.spares.borrow_mut());
         if !connection.writer.queued().is_empty() {
+            if waited > STALE_NS {
+                self.refresh(connection);
+            }
             self.mark_dirty(connection);
         }
         if connection.paused && connection.writer.backlog() <= self.node.config.outbox_bytes / 2 {

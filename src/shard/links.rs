@@ -10,7 +10,7 @@ use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::net::connection::{Connection, ConnectionId, Role};
 use crate::net::errors::AskError;
-use crate::net::outbox::{Link, Outbox, count_one_way};
+use crate::net::outbox::{Link, Outbox, count_one_way, release};
 use crate::net::peer::{IndexHold, Peer};
 use crate::net::pending::{AskKey, Via};
 use crate::net::remote::DialTo;
@@ -121,13 +121,8 @@ impl Shard {
             outbox.candidates = Vec::new();
             outbox.link = Link::Up(connection.id);
             outbox.failures = 0;
-            let pending = self.pending.borrow();
             let out = connection.writer.buffer(&mut self.spares.borrow_mut());
-            let remaining = |key| {
-                let left = pending.deadline(AskKey(key))?.saturating_sub(self.clock());
-                Some(u32::try_from(left / 1000).unwrap_or(u32::MAX))
-            };
-            let (refused, lost) = outbox.release(out, hello.max_frame, remaining);
+            let (refused, lost) = outbox.release(out, hello.max_frame, |key| self.time_left(key));
             self.count(|counters| {
                 counters.sends_lost += lost;
                 counters.frames_too_large += lost + refused.len() as u64;
@@ -137,6 +132,20 @@ impl Shard {
         self.count(|counters| counters.dialled += 1);
         self.mark_dirty(connection);
         refused
+    }
+
+    /// Microseconds that an ask of this core still has; none if it has ended.
+    fn time_left(&self, request: u64) -> Option<u32> {
+        let left = self.pending.borrow().deadline(AskKey(request))?.saturating_sub(self.clock());
+        (left > 0).then(|| u32::try_from(left / 1000).unwrap_or(u32::MAX))
+    }
+
+    /// What waited behind a slow send leaves without the asks that have ended meanwhile, and tells what time the others
+    /// have left.
+    pub(super) fn refresh(&self, connection: &mut Connection) {
+        connection.writer.rewrite(&mut self.spares.borrow_mut(), |waiting, out| {
+            release(waiting, out, u32::MAX, |key| self.time_left(key));
+        });
     }
 
     /// Ends asks whose frames are larger than the peer accepts, as its hello has told.

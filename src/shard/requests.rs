@@ -13,16 +13,16 @@ use crate::wire::failure::FailureCode;
 use crate::wire::frame::{EndpointId, Frame, RequestHead, Resolved, Route, Target, core_of_key};
 
 impl Shard {
-    /// Handles one frame of a connection.
+    /// Handles one frame of a connection that arrived at the time `arrived`.
     #[inline]
-    pub fn on_frame(&self, id: ConnectionId, role: Role, frame: Frame<'_>, path: &Rc<dyn ReplyPath>) {
+    pub fn on_frame(&self, id: ConnectionId, role: Role, frame: Frame<'_>, arrived: u64, path: &Rc<dyn ReplyPath>) {
         match frame {
             Frame::Request { .. } if role != Role::Accepted && self.is_flooded(id) => {
                 self.count(|counters| counters.protocol_errors += 1);
                 let cause = "it sends requests over a connection that we opened while Config::outbox_bytes wait for it";
                 self.close(id, cause, true);
             }
-            Frame::Request { head, payload } => self.on_request(id, &head, payload, path),
+            Frame::Request { head, payload } => self.on_request(id, &head, payload, arrived, path),
             Frame::Reply { request, resolved, payload } => {
                 self.count(|counters| counters.replies_in += 1);
                 let key = AskKey(request);
@@ -62,9 +62,16 @@ impl Shard {
     }
 
     #[inline]
-    fn on_request(&self, id: ConnectionId, head: &RequestHead<'_>, payload: &[u8], path: &Rc<dyn ReplyPath>) {
+    fn on_request(
+        &self,
+        id: ConnectionId,
+        head: &RequestHead<'_>,
+        payload: &[u8],
+        arrived: u64,
+        path: &Rc<dyn ReplyPath>,
+    ) {
         self.count(|counters| counters.requests_in += 1);
-        let deadline = head.deadline_us.map_or(NO_DEADLINE, |us| self.clock() + u64::from(us) * 1000);
+        let deadline = head.deadline_us.map_or(NO_DEADLINE, |us| arrived + u64::from(us) * 1000);
         let mut call = Call { origin: Origin::Peer(id), request: head.request, deadline, resolved: None };
         let Some((endpoint, route)) = self.find_target(head.target, head.route, &mut call.resolved) else {
             self.count(|counters| counters.unknown_endpoint += 1);
@@ -135,6 +142,7 @@ impl Shard {
     /// Handles what another core sent.
     pub fn on_lane_item(&self, item: LaneItem, path: &Rc<dyn ReplyPath>) {
         match item {
+            LaneItem::Request { envelope, .. } if self.dispatcher.has_expired(&envelope.call, path) => {}
             LaneItem::Request { endpoint, envelope } => self.dispatcher.deliver(endpoint, envelope, path),
             LaneItem::Answer { request, answer } => match answer {
                 Ok(parcel) => self.complete(AskKey(request), Ok(parcel)),

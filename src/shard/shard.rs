@@ -215,7 +215,7 @@ impl Shard {
         all.replies_late += deferrals.late();
         all.deferred = deferrals.len() as u64;
         all.expired = dispatch.expired;
-        all.cancelled = dispatch.cancelled;
+        all.cancelled += dispatch.cancelled;
         all.unknown_endpoint += dispatch.unknown;
         all.connections = self.connections.borrow().len() as u64;
         all.pending_asks = self.pending.borrow().len() as u64;

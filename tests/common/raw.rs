@@ -35,8 +35,18 @@ pub(crate) fn hello_to(wanted_core: Option<u16>) -> Vec<u8> {
 
 /// Appends a request by name; an ask if `request` is not 0.
 pub(crate) fn request<M: Message>(out: &mut Vec<u8>, request: u64, name: &str, message: &M) {
-    let head =
-        RequestHead { request, target: Target::Name(name), route: Route::Here, message: M::ID, deadline_us: None };
+    request_within(out, request, name, message, None);
+}
+
+/// Appends a request by name that is worth something for so many microseconds.
+pub(crate) fn request_within<M: Message>(
+    out: &mut Vec<u8>,
+    request: u64,
+    name: &str,
+    message: &M,
+    deadline_us: Option<u32>,
+) {
+    let head = RequestHead { request, target: Target::Name(name), route: Route::Here, message: M::ID, deadline_us };
     let mut draft = Draft::request(out, &head);
     codec::encode(message, draft.payload()).unwrap();
     draft.finish(u32::MAX).unwrap();
