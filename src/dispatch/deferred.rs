@@ -157,6 +157,9 @@ impl Deferrals {
 
     /// The asker has given up; true if its ask was deferred and open.
     pub fn cancel(&self, origin: Origin, request: u64) -> bool {
+        if self.is_empty() {
+            return false;
+        }
         let entry = self.open.borrow_mut().remove(&(origin, request));
         if let Some(entry) = &entry {
             entry.deferred.end();

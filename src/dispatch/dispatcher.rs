@@ -446,14 +446,12 @@ impl Dispatcher {
         }
     }
 
-    /// Ends every endpoint without another message, and without `on_stop` where one of its callbacks hangs.
+    /// Ends every endpoint without another message, and without `on_stop` where one of its callbacks hangs. Handlers that
+    /// are in flight side by side are tasks, and end with those.
     pub fn abandon(&self) {
         let all: Vec<_> = self.slots.borrow_mut().drain(..).flatten().collect();
         for slot in all {
             contain(|| slot.cell.borrow_mut().clear());
-            if let Some(in_flight) = &slot.in_flight {
-                in_flight.abort(&self.executor);
-            }
             contain(|| drop(slot));
         }
         self.live.set(0);

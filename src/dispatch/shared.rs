@@ -7,7 +7,6 @@ use std::task::Waker;
 use super::call::Origin;
 use super::handling::Handling;
 use crate::executor::key::WakeKey;
-use crate::executor::tasks::Executor;
 use crate::wire::failure::HandlerError;
 
 /// The `&self` handlers of an endpoint that have begun and not ended.
@@ -90,12 +89,6 @@ impl InFlight {
     /// What the endpoint is still to be told of.
     pub fn take_errors(&self) -> Vec<HandlerError> {
         self.errors.take()
-    }
-
-    /// Ends all handlers that wait.
-    pub fn abort(&self, executor: &Executor) {
-        let tasks: Vec<_> = self.suspended.borrow().iter().map(|one| one.task).collect();
-        tasks.into_iter().for_each(|task| executor.abort(task));
     }
 }
 
