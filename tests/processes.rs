@@ -158,6 +158,32 @@ fn asks_to_a_stopped_server_end_by_their_timeout_and_later_ones_are_answered() {
 }
 
 #[test]
+fn a_stopped_server_is_found_by_the_keepalive_and_a_new_connection_serves_later_asks() {
+    let keepalive = Duration::from_millis(100);
+    bounded(move || {
+        let server = started("127.0.0.1:0", 0);
+        let client = dialler(Config { keepalive, keepalive_misses: 2, ask_timeout: LIMIT * 10, ..config() });
+        let [hang, echo] = ["hang", "echo"].map(|name| client.endpoint_ref(&server.uri(name)).unwrap());
+        echo_blocking(&echo, 1, 100).unwrap();
+        server.freeze();
+        let frozen = Instant::now();
+        match within(hang.ask(Hang)) {
+            Err(AskError::Disconnected { peer, cause }) => {
+                assert_eq!(*peer, *server.address);
+                assert!(cause.contains("Config::keepalive"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(frozen.elapsed() < LIMIT / 4, "it was found after {:?}", frozen.elapsed());
+        let end = eventually(&client, "it is closed", |c| c.connections == 0);
+        assert_eq!((end.keepalive_closed, end.protocol_errors), (1, 0));
+        server.thaw();
+        echo_blocking(&echo, 2, 100).unwrap();
+        cut([client]);
+    });
+}
+
+#[test]
 fn a_ref_works_again_after_its_server_was_started_again() {
     bounded(|| {
         let mut server = started("127.0.0.1:0", 0);

@@ -77,7 +77,11 @@ pub struct Connection {
     pub paused: bool,
     /// Whether the connection is on the list of those with something to send.
     pub dirty: bool,
-    /// Ends the connection unless it is open in time.
+    /// When it brought something last, in nanoseconds of the core's clock.
+    pub heard: u64,
+    /// Pings in a row that nothing came after.
+    pub unanswered: u32,
+    /// Ends the connection unless it is open in time; then it is the keepalive's.
     pub timer: Option<TimerKey>,
     /// Where it goes to, if it is to be handed over.
     pub departure: Option<Box<Departure>>,
@@ -108,6 +112,8 @@ impl Connection {
             held_since: 0,
             paused: false,
             dirty: false,
+            heard: 0,
+            unanswered: 0,
             timer: None,
             departure: None,
         }

@@ -57,6 +57,11 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long a new connection may take to say its hello: 5 s.
     pub handshake_timeout: Duration,
+    /// How long a connection may bring nothing before the peer is asked for a sign of life: 10 s. Zero: never; then a
+    /// host that has gone silent is noticed by timeouts of asks alone.
+    pub keepalive: Duration,
+    /// How many times in a row that is asked in vain, once every `keepalive`, before the connection is closed: 3.
+    pub keepalive_misses: u32,
     /// Pause after the first failed attempt to connect, doubled after each further one: 50 ms.
     pub backoff_first: Duration,
     /// Longest such pause: 5 s.
@@ -98,6 +103,8 @@ impl Default for Config {
             lookup_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
             handshake_timeout: Duration::from_secs(5),
+            keepalive: Duration::from_secs(10),
+            keepalive_misses: 3,
             backoff_first: Duration::from_millis(50),
             backoff_last: Duration::from_secs(5),
             drain: Duration::from_secs(10),
@@ -127,6 +134,7 @@ impl Config {
             ("injected_bytes", self.injected_bytes),
             ("waiting", self.waiting),
             ("completions", self.completions as usize),
+            ("keepalive_misses", self.keepalive_misses as usize),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} is 0; it must be at least 1"));

@@ -25,7 +25,7 @@ impl Shard {
     pub fn on_accepted(&self, id: ConnectionId, remote: Remote) {
         self.take_room();
         let mut connection = Connection::new(id, Role::Accepted, remote, self.node.config.max_frame);
-        connection.timer = Some(self.arm(self.node.config.handshake_timeout, Timer::Greeting(id)));
+        connection.timer = Some(self.arm(self.node.config.handshake_timeout, Timer::Connection(id)));
         self.connections.borrow_mut().insert(connection);
         self.act(Action::Receive(id));
     }
@@ -37,7 +37,7 @@ impl Shard {
         }
         self.take_room();
         let mut connection = Connection::new(id, Role::Dialled { peer }, remote, self.node.config.max_frame);
-        connection.timer = Some(self.arm(self.node.config.connect_timeout, Timer::Greeting(id)));
+        connection.timer = Some(self.arm(self.node.config.connect_timeout, Timer::Connection(id)));
         self.connections.borrow_mut().insert(connection);
         true
     }
@@ -47,7 +47,7 @@ impl Shard {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id).filter(|c| c.phase == Phase::Connecting) else { return };
         connection.phase = Phase::Greeting;
-        let timer = self.arm(self.node.config.handshake_timeout, Timer::Greeting(id));
+        let timer = self.arm(self.node.config.handshake_timeout, Timer::Connection(id));
         if let Some(old) = connection.timer.replace(timer) {
             self.disarm(old);
         }
@@ -114,6 +114,7 @@ impl Shard {
     fn take_reader(&self, id: ConnectionId, bytes: &[u8]) -> Option<(Reader, Role)> {
         let mut connections = self.connections.borrow_mut();
         let connection = connections.get(id).filter(|c| matches!(c.phase, Phase::Greeting | Phase::Open))?;
+        connection.heard = self.clock();
         if connection.paused {
             connection.held.extend_from_slice(bytes);
             return None;
@@ -173,9 +174,7 @@ impl Shard {
         connection.phase = Phase::Open;
         connection.peer_max_frame = hello.max_frame;
         connection.peer = Some(self.node.roster.enter(self.core, id, connection.remote, hello));
-        if let Some(timer) = connection.timer.take() {
-            self.disarm(timer);
-        }
+        self.begin_keepalive(connection);
         tracing::debug!(peer = %connection.remote, node = hello.name, cores = hello.cores, "a connection is open");
         match connection.role {
             Role::Accepted => self.write_hello(connection),
@@ -192,20 +191,25 @@ impl Shard {
         self.close(id, &problem.to_string(), true);
     }
 
-    /// A connection that should be open by now is not.
-    pub(super) fn on_greeting_timeout(&self, id: ConnectionId) {
-        let cause = match self.connections.borrow_mut().get(id) {
-            Some(connection) => {
-                connection.timer = None;
-                match connection.phase {
-                    Phase::Connecting => "it did not answer in time (Config::connect_timeout)",
-                    Phase::Greeting | Phase::Departing => {
-                        "it did not say its hello in time (Config::handshake_timeout)"
+    /// The timer of a connection has fired: it is not open in time, or has been silent for a while.
+    pub fn on_connection_timer(&self, id: ConnectionId) {
+        let cause = {
+            let mut connections = self.connections.borrow_mut();
+            let Some(connection) = connections.get(id) else { return };
+            connection.timer = None;
+            match connection.phase {
+                Phase::Connecting => "it did not answer in time (Config::connect_timeout)",
+                Phase::Greeting | Phase::Departing => "it did not say its hello in time (Config::handshake_timeout)",
+                Phase::Open => {
+                    let alive = self.is_alive(connection);
+                    drop(connections);
+                    if !alive {
+                        self.close_silent(id);
                     }
-                    _ => return,
+                    return;
                 }
+                Phase::Closing => return,
             }
-            None => return,
         };
         self.count(|counters| counters.protocol_errors += 1);
         self.close(id, cause, true);

@@ -248,7 +248,7 @@ impl Core {
         for timer in fired.drain(..) {
             match Timer::unpack(timer) {
                 Timer::Ask(key) => self.shard.on_ask_timeout(key),
-                Timer::Greeting(id) => self.shard.on_greeting_timeout(id),
+                Timer::Connection(id) => self.shard.on_connection_timer(id),
                 Timer::Peer { peer, serial } => self.shard.on_peer_timer(peer, serial),
                 Timer::Sleep(key) => self.shard.on_slept(key),
                 Timer::Accept => {

@@ -120,6 +120,10 @@ counters! {
     reads_paused,
     /// Connections closed since far too much waited for a peer that did not read.
     slow_peers_closed,
+    /// Peers asked for a sign of life, having been silent (`Config::keepalive`).
+    pings_sent,
+    /// Connections closed since their peer gave none (`Config::keepalive_misses`).
+    keepalive_closed,
     /// System calls into the ring.
     enters,
     /// Operations given to the ring.

@@ -72,7 +72,7 @@ impl Shard {
         let mut connection = Connection::new(id, Role::Accepted, remote, self.node.config.max_frame);
         match &hello {
             Some(_) => connection.reader = Some(Reader::after_hello(self.node.config.max_frame)),
-            None => connection.timer = Some(self.arm(self.node.config.handshake_timeout, Timer::Greeting(id))),
+            None => connection.timer = Some(self.arm(self.node.config.handshake_timeout, Timer::Connection(id))),
         }
         self.connections.borrow_mut().insert(connection);
         if let Some(hello) = hello {

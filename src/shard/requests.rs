@@ -52,7 +52,8 @@ impl Shard {
             }
             Frame::Cancel { request, target, route } => self.on_cancel(id, request, target, route),
             Frame::Gone { endpoint } => self.on_gone(role, endpoint),
-            Frame::Skipped => {}
+            Frame::Ping => self.on_ping(id),
+            Frame::Pong | Frame::Skipped => {}
         }
     }
 

@@ -15,8 +15,8 @@ use crate::net::pending::AskKey;
 pub enum Timer {
     /// An ask's deadline.
     Ask(AskKey),
-    /// A connection must be open by now.
-    Greeting(ConnectionId),
+    /// A connection must be open by now, or have brought something.
+    Connection(ConnectionId),
     /// An outbox wants to be looked at.
     Peer {
         /// Index of the peer.
@@ -41,7 +41,7 @@ impl Timer {
     pub fn pack(self) -> u64 {
         let (kind, slot, serial) = match self {
             Timer::Ask(key) => (0u64, key.0 >> 32, key.0 as u32),
-            Timer::Greeting(id) => (1, id.slot.into(), id.generation),
+            Timer::Connection(id) => (1, id.slot.into(), id.generation),
             Timer::Peer { peer, serial } => (2, peer.into(), serial),
             Timer::Sleep(key) => (3, key.slot.into(), key.serial),
             Timer::Accept => (4, 0, 0),
@@ -55,7 +55,7 @@ impl Timer {
         let (slot, serial) = ((packed >> 32 & SLOT_MASK) as u32, packed as u32);
         match packed >> KIND_SHIFT {
             0 => Timer::Ask(AskKey::new(slot as usize, serial)),
-            1 => Timer::Greeting(ConnectionId { slot, generation: serial }),
+            1 => Timer::Connection(ConnectionId { slot, generation: serial }),
             2 => Timer::Peer { peer: slot, serial },
             3 => Timer::Sleep(SleepKey { slot, serial }),
             4 => Timer::Accept,
@@ -100,7 +100,7 @@ mod tests {
         for timer in [
             Timer::Ask(AskKey::new(0, 1)),
             Timer::Ask(AskKey::new((1 << 28) - 1, u32::MAX)),
-            Timer::Greeting(ConnectionId { slot: (1 << 24) - 1, generation: 7 }),
+            Timer::Connection(ConnectionId { slot: (1 << 24) - 1, generation: 7 }),
             Timer::Peer { peer: 9, serial: u32::MAX },
             Timer::Sleep(SleepKey { slot: (1 << 29) - 1, serial: u32::MAX }),
             Timer::Accept,

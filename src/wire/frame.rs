@@ -27,6 +27,8 @@ const KIND_REPLY: u8 = 3;
 const KIND_FAILURE: u8 = 4;
 const KIND_CANCEL: u8 = 5;
 const KIND_GONE: u8 = 6;
+const KIND_PING: u8 = 7;
+const KIND_PONG: u8 = 8;
 /// Kinds from here on may be skipped by whoever does not know them.
 const FIRST_SKIPPABLE_KIND: u8 = 128;
 
@@ -159,6 +161,10 @@ pub enum Frame<'a> {
         /// The id that the message was sent to.
         endpoint: EndpointId,
     },
+    /// The other side has heard nothing for a while, and wants to.
+    Ping,
+    /// The answer to a ping, where nothing else is to be said.
+    Pong,
     /// A kind that this version does not know and may skip.
     Skipped,
 }
@@ -338,6 +344,18 @@ pub fn write_gone(out: &mut Vec<u8>, endpoint: EndpointId) {
     set_length(out, start);
 }
 
+/// Writes a whole ping frame.
+pub fn write_ping(out: &mut Vec<u8>) {
+    let start = begin_answer(out, KIND_PING, 0, None);
+    set_length(out, start);
+}
+
+/// Writes a whole pong frame.
+pub fn write_pong(out: &mut Vec<u8>) {
+    let start = begin_answer(out, KIND_PONG, 0, None);
+    set_length(out, start);
+}
+
 /// Replaces the deadline of a whole request frame, if it has one.
 pub fn set_deadline(frame: &mut [u8], deadline_us: u32) {
     if frame.get(5).is_some_and(|flags| flags & FLAG_DEADLINE != 0)
@@ -413,6 +431,8 @@ impl<'a> Frame<'a> {
                 let id = rest.first_chunk::<4>().ok_or(FrameError::BadRecord("endpoint id"))?;
                 Ok(Frame::Gone { endpoint: EndpointId(u32::from_le_bytes(*id)) })
             }
+            KIND_PING => Ok(Frame::Ping),
+            KIND_PONG => Ok(Frame::Pong),
             other => Err(FrameError::UnknownKind(other)),
         }
     }

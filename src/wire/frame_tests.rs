@@ -84,10 +84,15 @@ fn what_is_no_typed_error_behind_the_text_of_a_failure_is_ignored() {
 }
 
 #[test]
-fn a_gone_frame_and_a_new_deadline_survive_the_trip() {
+fn small_frames_and_a_new_deadline_survive_the_trip() {
     let mut out = Vec::new();
     write_gone(&mut out, EndpointId(7));
     assert_eq!(Frame::parse(&out).unwrap(), Frame::Gone { endpoint: EndpointId(7) });
+    for (write, frame) in [(write_ping as fn(&mut Vec<u8>), Frame::Ping), (write_pong, Frame::Pong)] {
+        let mut out = Vec::new();
+        write(&mut out);
+        assert_eq!((frame_length(&out, 16), Frame::parse(&out)), (Ok(Some(16)), Ok(frame)));
+    }
     let head = RequestHead {
         request: 1,
         target: Target::Name("bank"),

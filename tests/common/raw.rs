@@ -1,6 +1,6 @@
 //! The other end of a connection, byte by byte.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use ringpost::Message;
@@ -114,13 +114,28 @@ impl RawPeer {
                 return result;
             }
             let mut buffer = [0; 16 << 10];
-            let count = match self.stream.read(&mut buffer) {
-                // A read with a limit is not taken up again by itself.
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                read => read.unwrap(),
-            };
+            let count = self.read(&mut buffer).unwrap();
             assert!(count > 0, "the env has closed the connection");
             self.received = buffer[..count].to_vec();
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                // A read with a limit is not taken up again by itself.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits for the end of the connection; nothing else may come.
+    pub(crate) fn expect_end(&mut self) {
+        match self.read(&mut [0; 64]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("{other:?}"),
         }
     }
 

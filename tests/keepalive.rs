@@ -1,0 +1,173 @@
+//! A peer that has gone silent is noticed within `Config::keepalive`, and one that lives is left alone.
+
+mod common;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use common::echo::{Echo, Hang, cut, dialler, echo_blocking, payload, refer, serve, within};
+use common::gate::{Event, Gate, pass};
+use common::raw::{RawPeer, hello, listener, request};
+use common::{LIMIT, bounded, config, eventually};
+use ringpost::net::reader::Incoming;
+use ringpost::wire::frame::{Frame, write_ping};
+use ringpost::{AskError, CallContext, Config, Endpoint, Handle, HandlerError, Handlers, RpcEnv, message};
+use serde::{Deserialize, Serialize};
+
+const PERIOD: Duration = Duration::from_millis(50);
+
+/// Finds a silent peer soon; a test that wants a peer to live gives it more time.
+fn impatient() -> Config {
+    Config { keepalive: PERIOD, keepalive_misses: 2, ..config() }
+}
+
+fn address(env: &RpcEnv) -> std::net::SocketAddr {
+    env.address().unwrap().to_string().parse().unwrap()
+}
+
+#[test]
+fn a_peer_that_says_hello_and_nothing_else_is_asked_for_a_sign_of_life_and_closed() {
+    bounded(|| {
+        let server = serve("127.0.0.1:0", impatient());
+        let greeted = Instant::now();
+        let mut peer = RawPeer::greet(address(&server));
+        for _ in 0..2 {
+            peer.next(|incoming| assert_eq!(incoming, Incoming::Frame(Frame::Ping)));
+        }
+        peer.expect_end();
+        let took = greeted.elapsed();
+        assert!(took >= PERIOD * 3 && took < LIMIT / 4, "it was closed after {took:?}");
+        let end = eventually(&server, "it is closed", |c| c.connections == 0);
+        assert_eq!((end.pings_sent, end.keepalive_closed, end.protocol_errors), (2, 1, 0));
+        cut([server]);
+    });
+}
+
+#[test]
+fn asks_to_a_peer_that_goes_silent_end_as_disconnected_by_the_name_of_the_setting() {
+    bounded(|| {
+        let (listener, address) = listener();
+        let client = dialler(Config { ask_timeout: LIMIT * 10, ..impatient() });
+        let hang = client.endpoint_ref(&format!("ringpost://hang@{address}")).unwrap();
+        let ask = hang.ask(Hang);
+        let mut peer = RawPeer::over(listener.accept().unwrap().0);
+        assert!(peer.next(|incoming| matches!(incoming, Incoming::Hello(_))));
+        peer.stream.write_all(&hello()).unwrap();
+        match within(ask) {
+            Err(AskError::Disconnected { peer, cause }) => {
+                assert_eq!(*peer, *address.to_string());
+                assert!(cause.contains("2 pings, one each 50ms") && cause.contains("Config::keepalive"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(eventually(&client, "it is counted", |c| c.connections == 0).keepalive_closed, 1);
+        cut([client]);
+    });
+}
+
+#[derive(Serialize, Deserialize)]
+struct Slow {
+    gate: u64,
+}
+message!(Slow as "keepalive.Slow" => u64);
+
+struct Gated;
+
+impl Endpoint for Gated {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask::<Slow>();
+    }
+}
+
+impl Handle<Slow> for Gated {
+    async fn handle(&mut self, slow: Slow, _: &mut CallContext) -> Result<u64, HandlerError> {
+        pass(slow.gate).await;
+        Ok(slow.gate)
+    }
+}
+
+#[test]
+fn a_peer_that_only_takes_its_time_answers_pings_and_keeps_its_connection() {
+    bounded(|| {
+        let patient = || Config { keepalive: Duration::from_millis(10), keepalive_misses: 1000, ..config() };
+        let (server, client) = (serve("127.0.0.1:0", patient()), dialler(patient()));
+        server.register("slow", || Gated).unwrap();
+        let mut gate = Gate::new();
+        let ask = refer(&client, "slow", &server).ask(Slow { gate: gate.id });
+        gate.expect(Event::Entered);
+        // Both sides ask, though nothing travels but that.
+        for env in [&client, &server] {
+            let before = eventually(env, "pings", |c| c.pings_sent >= 3).bytes_in;
+            eventually(env, "they are answered", |c| c.bytes_in > before);
+        }
+        gate.open();
+        assert_eq!(within(ask), Ok(gate.id));
+        for env in [&client, &server] {
+            let end = eventually(env, "it is open", |c| c.connections == 1);
+            assert_eq!((end.keepalive_closed, end.accepted + end.dialled), (0, 1));
+        }
+        cut([client, server]);
+    });
+}
+
+#[test]
+fn a_peer_that_we_do_not_read_ourselves_is_not_taken_for_dead() {
+    const ASKS: u64 = 20;
+    bounded(|| {
+        let server = serve("127.0.0.1:0", Config { outbox_bytes: 64 << 10, ..impatient() });
+        let mut slow = RawPeer::connect_narrow(address(&server));
+        let mut bytes = hello();
+        for id in 1..=ASKS {
+            request(&mut bytes, id, "echo", &Echo { payload: payload(id, 1 << 20) });
+        }
+        let mut writing = slow.stream.try_clone().unwrap();
+        let writer = std::thread::spawn(move || writing.write_all(&bytes));
+        eventually(&server, "reading stops", |c| c.reads_paused > 0);
+        // Another one that is silent tells the time: it is given up while the first one's answers wait.
+        let mut silent = RawPeer::greet(address(&server));
+        (0..2).for_each(|_| silent.next(|incoming| assert_eq!(incoming, Incoming::Frame(Frame::Ping))));
+        silent.expect_end();
+        assert!(slow.next(|incoming| matches!(incoming, Incoming::Hello(_))));
+        (1..=ASKS).for_each(|id| slow.expect_echo(id, &payload(id, 1 << 20)));
+        writer.join().unwrap().unwrap();
+        cut([server]);
+    });
+}
+
+#[test]
+fn a_ping_is_answered_and_a_flood_of_pings_by_few_pongs() {
+    const PINGS: usize = 20_000;
+    bounded(|| {
+        let server = serve("127.0.0.1:0", config());
+        let mut peer = RawPeer::greet(address(&server));
+        let mut ping = Vec::new();
+        write_ping(&mut ping);
+        peer.stream.write_all(&ping).unwrap();
+        peer.next(|incoming| assert_eq!(incoming, Incoming::Frame(Frame::Pong)));
+        let before = eventually(&server, "it is counted", |_| true).bytes_out;
+        peer.stream.write_all(&ping.repeat(PINGS)).unwrap();
+        peer.ask(1, &Echo { payload: payload(1, 10) });
+        let is_pong = |incoming: Incoming<'_>| incoming == Incoming::Frame(Frame::Pong);
+        while peer.next(is_pong) {}
+        let sent = eventually(&server, "they are counted", |_| true).bytes_out - before;
+        assert!(sent < (PINGS * ping.len() / 10) as u64, "{sent} bytes for {PINGS} pings");
+        cut([server]);
+    });
+}
+
+#[test]
+fn without_a_keepalive_a_silent_peer_stays() {
+    bounded(|| {
+        let lenient = serve("127.0.0.1:0", Config { keepalive: Duration::ZERO, ..impatient() });
+        let strict = serve("127.0.0.1:0", impatient());
+        let (mut kept, mut closed) = (RawPeer::greet(address(&lenient)), RawPeer::greet(address(&strict)));
+        (0..2).for_each(|_| closed.next(|incoming| assert_eq!(incoming, Incoming::Frame(Frame::Ping))));
+        closed.expect_end();
+        kept.ask(1, &Echo { payload: payload(1, 10) });
+        kept.expect_echo(1, &payload(1, 10));
+        assert_eq!(eventually(&lenient, "it is counted", |_| true).pings_sent, 0);
+        let client = dialler(Config { keepalive_misses: 1, ..config() });
+        echo_blocking(&refer(&client, "echo", &lenient), 1, 10).unwrap();
+        cut([client, lenient, strict]);
+    });
+}
