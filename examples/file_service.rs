@@ -276,10 +276,11 @@ fn run() -> Result<(), Box<dyn Error>> {
     let client = RpcEnv::builder("file-client").cores(CoreSet::count(1)).start()?;
     let files = client.lookup_blocking(uri)?;
     match (command, rest) {
-        ("put", [name]) => put(&files, name, io::stdin().lock()).map(|bytes| eprintln!("{bytes} bytes stored")),
-        ("get", [name]) => get(&files, name, io::stdout().lock()).map(|bytes| eprintln!("{bytes} bytes read")),
-        ("list", []) => Ok(list(&files)?.iter().for_each(|name| println!("{name}"))),
-        ("remove", [name]) => Ok(files.ask_blocking(Remove { name: (*name).into() })?),
-        _ => Err("put, get, list or remove, the URI of the service, and a name".into()),
+        ("put", [name]) => eprintln!("{} bytes stored", put(&files, name, io::stdin().lock())?),
+        ("get", [name]) => eprintln!("{} bytes read", get(&files, name, io::stdout().lock())?),
+        ("list", []) => list(&files)?.iter().for_each(|name| println!("{name}")),
+        ("remove", [name]) => files.ask_blocking(Remove { name: (*name).into() })?,
+        _ => return Err("put, get, list or remove, the URI of the service, and a name".into()),
     }
+    Ok(())
 }
