@@ -356,10 +356,10 @@ fn handlers_in_flight_count_as_tasks_and_the_next_is_overloaded_at_once() {
         let outcome = library.ask_blocking(Quick::Answer);
         let Err(AskError::Overloaded { queue, .. }) = outcome else { panic!("{outcome:?}") };
         assert!(queue.contains("Config::tasks"), "{queue}");
-        eventually(&env, "it is counted", |now| now.tasks_refused == 1);
         gates.iter_mut().for_each(Gate::open);
         asks.into_iter().for_each(|ask| assert!(within(ask).is_ok()));
         library.ask_blocking(Quick::Answer).unwrap();
+        eventually(&env, "it is counted", |now| now.tasks_refused == 1);
         end(&env);
     });
 }
