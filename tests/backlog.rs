@@ -14,7 +14,8 @@ use common::scene::{Distance, at};
 use common::{LIMIT, bounded, builder, config, eventually, seen_from, turn};
 use futures::executor::block_on;
 use ringpost::{
-    AskError, CallContext, Config, Endpoint, Handle, HandleSync, HandlerError, Handlers, SendError, message,
+    AskError, CallContext, Config, CoreSnapshot, Endpoint, Handle, HandleSync, HandlerError, Handlers, SendError,
+    message,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,11 +42,16 @@ message!(Note as "backlog.Note");
 struct Load(Bytes);
 message!(Load as "backlog.Load" => usize);
 
+/// One-way, and dropped.
+#[derive(Serialize, Deserialize)]
+struct Dump(Bytes);
+message!(Dump as "backlog.Dump");
+
 struct Store;
 
 impl Endpoint for Store {
     fn handlers(handlers: &mut Handlers<Self>) {
-        handlers.ask::<Wait>().ask_sync::<Fetch>().ask_sync::<Load>();
+        handlers.ask::<Wait>().ask_sync::<Fetch>().ask_sync::<Load>().send_sync::<Dump>();
     }
 }
 
@@ -69,6 +75,12 @@ impl HandleSync<Fetch> for Store {
 impl HandleSync<Load> for Store {
     fn handle(&mut self, load: Load, _: &mut CallContext) -> Result<usize, HandlerError> {
         Ok(load.0.len())
+    }
+}
+
+impl HandleSync<Dump> for Store {
+    fn handle(&mut self, _: Dump, _: &mut CallContext) -> Result<(), HandlerError> {
+        Ok(())
     }
 }
 
@@ -292,6 +304,43 @@ fn a_flood_of_large_requests_for_a_suspended_handler_on_another_core_is_refused(
 fn a_flood_of_large_requests_for_another_core_that_is_blocked_is_refused() {
     let _alone = alone();
     bounded(|| flood(true));
+}
+
+#[test]
+fn a_flood_of_large_one_way_messages_for_a_suspended_handler_is_dropped_and_counted() {
+    const SENDS: usize = 400;
+    const SIZE: usize = 64 << 10;
+    const HELD: usize = 4 * SIZE;
+    let _alone = alone();
+    bounded(|| {
+        for distance in [Distance::Peer, Distance::PeerLane] {
+            at(distance, Config { inbox_bytes: HELD, outbox_bytes: 2 << 20, ..config() }, |scene| {
+                let store = scene.place("store", || Store);
+                let near = scene.answering.register("near", || Echoing).unwrap();
+                let near = seen_from(&scene.asking, &near);
+                let mut gate = Gate::new();
+                let waiting = store.ask(Wait(gate.id, false));
+                gate.expect(Event::Entered);
+                let load = Bytes::from(vec![7; SIZE]);
+                let watch = Watch::begin();
+                for round in 0..SENDS / 10 {
+                    (0..10).for_each(|_| store.send(Dump(load.clone())).unwrap());
+                    echo_blocking(&near, round as u64, 10).unwrap();
+                }
+                let refused = |c: &CoreSnapshot| c.overloaded_inbox + c.overloaded_lane;
+                let all = |c: &CoreSnapshot| refused(c) + c.inbox_messages == SENDS as u64;
+                let waits = eventually(&scene.answering, "all have arrived", all).inbox_messages;
+                assert!((1..=(HELD / SIZE) as u64).contains(&waits), "{waits} wait");
+                let grown = watch.growth();
+                assert!(grown < SENDS * SIZE / 3, "{grown} bytes were taken for {} that came", SENDS * SIZE);
+                let before = scene.answering.snapshot().total().handled;
+                gate.open();
+                within(waiting).unwrap();
+                let end = eventually(&scene.answering, "all is handled", |c| c.inbox_messages == 0);
+                assert_eq!((end.handled - before, refused(&end)), (waits, SENDS as u64 - waits));
+            });
+        }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::future::Future;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use common::{LIMIT, bounded, config, eventually};
 use ringpost::net::reader::Incoming;
 use ringpost::wire::frame::Frame;
 use ringpost::{AskError, Asking, Config, CoreSnapshot, EndpointRef, RpcEnv};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 
 /// What an env holds, as opposed to what it has done.
@@ -167,6 +168,46 @@ fn an_unreachable_peer_is_named_then_tried_again_after_a_pause_until_it_is_there
         echo_blocking(&echo, 2, 1000).unwrap();
         assert_eq!(eventually(&client, "it is connected", |c| c.connections == 1).dialled, 1);
         cut([client, server]);
+    });
+}
+
+/// A listener whose queue is full: the system no longer answers who connects. Good as long as what it returns lives.
+fn swallowing() -> (Socket, Vec<TcpStream>, SocketAddr) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let at = listener.local_addr().unwrap().as_socket().unwrap();
+    let connect = || TcpStream::connect_timeout(&at, Duration::from_millis(100)).ok();
+    let queued: Vec<_> = std::iter::from_fn(connect).take(10).collect();
+    assert!(queued.len() < 10, "the queue is never full");
+    (listener, queued, at)
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_given_up_after_the_connect_or_the_handshake_timeout() {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let _alone = alone();
+    bounded(|| {
+        let swallowing = swallowing();
+        let (silent, at) = raw::listener();
+        let long = Config { connect_timeout: LIMIT, handshake_timeout: LIMIT, ..config() };
+        for (at, setting, limits) in [
+            (swallowing.2, "Config::connect_timeout", Config { connect_timeout: TIMEOUT, ..long.clone() }),
+            (at, "Config::handshake_timeout", Config { handshake_timeout: TIMEOUT, ..long }),
+        ] {
+            let client = dialler(limits);
+            let echo = client.endpoint_ref(&format!("ringpost://echo@{at}")).unwrap();
+            let began = Instant::now();
+            let error = echo_blocking(&echo, 1, 10).unwrap_err();
+            let after = began.elapsed();
+            let AskError::Unreachable { peer, cause } = error else { panic!("{error:?}") };
+            assert!(*peer == *at.to_string() && cause.contains(setting), "{peer}: {cause}");
+            assert!(after >= TIMEOUT && after < LIMIT / 2, "it ended after {after:?}");
+            let end = eventually(&client, "its socket is closed", |c| (c.connections, c.pending_asks) == (0, 0));
+            assert_eq!((end.dial_failures, end.protocol_errors, end.dialled), (1, 1, 0));
+            cut([client]);
+        }
+        drop(silent);
     });
 }
 

@@ -11,13 +11,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use common::echo::{
-    Echo, Random, alone, cut, dialler, echo_blocking, echo_once, on_core, payload, refer, serve, until, within,
+    Echo, Note, Random, alone, cut, dialler, echo_blocking, echo_once, on_core, payload, refer, serve, until, within,
 };
 use common::memory::{Counting, Watch};
 use common::raw::{self, RawPeer, hello, request};
 use common::{LIMIT, bounded, config, eventually, turn};
 use ringpost::net::reader::Incoming;
-use ringpost::{AskError, Config, RpcEnv};
+use ringpost::wire::frame::Frame;
+use ringpost::{AskError, Config, RpcEnv, SendError};
 
 #[global_allocator]
 static MEMORY: Counting = Counting;
@@ -150,6 +151,50 @@ fn a_full_outbox_refuses_further_asks_and_keeps_those_it_took() {
             cut([client]);
         });
     }
+}
+
+#[test]
+fn one_way_messages_to_a_peer_that_does_not_read_are_refused_until_it_reads() {
+    const SIZE: usize = 16 << 10;
+    let _alone = alone();
+    bounded(|| {
+        let client = dialler(Config { outbox_bytes: 8 * SIZE, ..config() });
+        let (at, told) = deaf_server(true);
+        let echo = client.endpoint_ref(&format!("ringpost://echo@{at}")).unwrap();
+        let watch = Watch::begin();
+        let to = echo.clone();
+        let (taken, refused) = on_core(&client, move || async move {
+            for taken in 0..4000 {
+                if let Err(refused) = to.send(Note { payload: payload(taken, SIZE) }) {
+                    return (taken, refused);
+                }
+                // The core sends in between.
+                ringpost::sleep(Duration::from_micros(1)).await.unwrap();
+            }
+            panic!("at some number of messages the outbox is full");
+        });
+        let text = refused.to_string();
+        assert!(matches!(refused, SendError::Overloaded { .. }) && text.contains("Config::outbox_bytes"), "{text}");
+        assert!(watch.growth() < 40 * SIZE, "it took {} bytes", watch.growth());
+        eventually(&client, "it is counted", |c| (c.overloaded_outbox, c.sends_peer, c.sends_lost) == (1, taken, 0));
+        // One that waits for room has it as soon as the peer reads.
+        let patient = echo.patient();
+        let waiting = std::thread::spawn(move || within(patient.send(Note { payload: payload(taken, SIZE) })));
+        eventually(&client, "it waits", |c| c.waiting == 1);
+        let mut peer = told.recv_timeout(LIMIT).unwrap();
+        for number in 0..=taken {
+            peer.next(|incoming| match incoming {
+                Incoming::Frame(Frame::Request { payload: bytes, .. }) => {
+                    let note: Note = ringpost::wire::codec::decode(bytes).unwrap();
+                    assert!(note.payload == payload(number, SIZE), "message {number} has other bytes");
+                }
+                other => panic!("{other:?}"),
+            });
+        }
+        waiting.join().unwrap().unwrap();
+        drop(peer);
+        cut([client]);
+    });
 }
 
 #[test]
