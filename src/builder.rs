@@ -148,7 +148,8 @@ impl Builder {
         for feature in Feature::ALL.into_iter().filter(|feature| !capabilities.has(*feature)) {
             tracing::warn!(?feature, since = feature.since(), "doing without a feature of newer kernels");
         }
-        let node = Node::new(self.name, self.config, cores, capabilities.clone());
+        let numbers = core_numbers(cores, self.config.isolated)?;
+        let node = Node::new(self.name, self.config, numbers, capabilities.clone());
         let (listeners, address) = match &self.bind {
             Some(bind) => {
                 let listening = listen(bind, cores, node.config.port_retries)?;
@@ -166,7 +167,7 @@ impl Builder {
         let listeners = listeners.into_iter().map(Some).chain(repeat_with(|| None));
         let start = |(core, listener)| {
             let (node, capabilities) = (node.clone(), capabilities.clone());
-            Start { node, core: core as u16, listener, capabilities, verifier }
+            Start { node, core: core as u16, listener, capabilities, verifier: Some(verifier) }
         };
         let starts = (0..cores).zip(listeners).map(start).collect();
         Ok(Prepared { node, address, starts })
@@ -195,6 +196,13 @@ fn advertised(listening: &Listening, host: Option<&str>) -> Result<Address, Star
             Ok(listening.address.clone())
         }
     }
+}
+
+/// Every core has a number, an isolated one too.
+fn core_numbers(cores: usize, isolated: u16) -> Result<u16, StartError> {
+    let cores = u16::try_from(cores).ok().filter(|cores| cores.checked_add(isolated).is_some());
+    let problem = || format!("isolated is {isolated}; with the cores it must not be above 65535");
+    cores.ok_or_else(|| StartError::Config(problem().into()))
 }
 
 fn start_cores(

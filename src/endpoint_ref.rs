@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::address::{EndpointUri, SCHEME};
+use crate::dispatch::call::NO_DEADLINE;
 use crate::dispatch::directory::Place;
 use crate::error::LookupError;
 use crate::mesh::parcel::Parcel;
@@ -162,7 +163,7 @@ impl EndpointRef {
     #[inline]
     pub fn send<M: OneWay>(&self, message: M) -> Result<(), SendError> {
         match current::get() {
-            Some(shard) if shard.node.id == self.inner.node.id => shard.send(&self.inner.to, message, self.key),
+            Some(shard) if shard.sends_for == self.inner.node.id => shard.send(&self.inner.to, message, self.key),
             _ => self.send_outside(message),
         }
     }
@@ -170,8 +171,10 @@ impl EndpointRef {
     #[inline]
     fn start<M: Ask>(&self, message: M, timeout: Option<Duration>) -> Asking<M::Reply> {
         let state = match current::get() {
-            Some(shard) if shard.node.id == self.inner.node.id => {
-                let options = AskOptions { timeout, since: None, key: self.key, waiter: Waiter::Future(None) };
+            Some(shard) if shard.sends_for == self.inner.node.id => {
+                let inherited = shard.dispatcher.inherited_deadline();
+                let waiter = Waiter::Future(None);
+                let options = AskOptions { timeout, since: None, key: self.key, waiter, inherited };
                 match shard.ask(&self.inner.to, message, options) {
                     Ok(key) => State::OnCore { node: shard.node.id, core: shard.core, key },
                     Err(error) => State::Failed(error),
@@ -188,11 +191,13 @@ impl EndpointRef {
         let (to, key) = (self.inner.clone(), self.key);
         let mut promise = Promise::new(&cell, &self.inner.node);
         let since = Some(now());
+        // A handler of an isolated endpoint, or of another env.
+        let inherited = current::get().map_or(NO_DEADLINE, |shard| shard.dispatcher.inherited_deadline());
         let job = move |shard: &Rc<Shard>| {
             if promise.cell.is_given_up() {
                 return shard.count(|counters| counters.cancelled += 1);
             }
-            let options = AskOptions { timeout, since, key, waiter: Waiter::Cell(promise.cell.clone()) };
+            let options = AskOptions { timeout, since, key, waiter: Waiter::Cell(promise.cell.clone()), inherited };
             match shard.ask(&to.to, message, options) {
                 Ok(key) if promise.hand_on(key) => {}
                 Ok(key) => shard.abandon_ask(key),
@@ -219,12 +224,12 @@ impl EndpointRef {
 
     /// Whether this thread is a core of the ref's env.
     pub(crate) fn is_near(&self) -> bool {
-        current::get().is_some_and(|shard| shard.node.id == self.inner.node.id)
+        current::get().is_some_and(|shard| shard.sends_for == self.inner.node.id)
     }
 
     /// This thread's core, or the one that it goes through.
     pub(crate) fn near_core(&self) -> u16 {
-        let own = current::get().filter(|shard| shard.node.id == self.inner.node.id);
+        let own = current::get().filter(|shard| shard.sends_for == self.inner.node.id);
         own.map_or_else(|| self.entry_core(), |shard| shard.core)
     }
 
@@ -249,15 +254,17 @@ impl EndpointRef {
         })
     }
 
-    /// The core that a thread which is no core goes through: the endpoint's own, or always the same for one thread.
+    /// The core that a thread which is no core goes through: the endpoint's own, or always the same for one thread. An
+    /// isolated core is none of them, as it may stand still and let no timeout come true.
     fn entry_core(&self) -> u16 {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         thread_local! {
             static MINE: Cell<Option<u16>> = const { Cell::new(None) };
         }
-        let cores = self.inner.node.cores.len() as u16;
+        let node = &self.inner.node;
+        let cores = node.core_count();
         match (&self.inner.to, self.key) {
-            (Destination::Env { place: Place::Core(core), .. }, _) => *core,
+            (Destination::Env { place: Place::Core(core), .. }, _) if !node.is_isolated(*core) => *core,
             (Destination::Env { place: Place::EveryCore, .. }, Some(key)) => core_of_key(key, cores),
             _ => {
                 let mine = MINE.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::address::{Address, EndpointUri};
 use crate::dispatch::verifier::{Found, Lookup, VERIFIER};
@@ -70,7 +70,7 @@ impl RpcEnv {
 
     /// How many cores the env has; they are numbered from 0.
     pub fn core_count(&self) -> usize {
-        self.0.node.cores.len()
+        self.0.node.core_count().into()
     }
 
     /// What the kernel offers, less what [`Builder::without`](crate::Builder::without) left out.
@@ -136,7 +136,7 @@ impl RpcEnv {
         Fut::Output: Send,
     {
         let cores = self.core_count();
-        let door = self.0.node.cores.get(core).ok_or(SpawnError::NoSuchCore { core, cores })?;
+        let door = self.0.node.cores[..cores].get(core).ok_or(SpawnError::NoSuchCore { core, cores })?;
         let (job, handle) = job(make);
         door.inject(job).map_err(|_| match self.0.node.closing.load(Ordering::Relaxed) {
             true => SpawnError::Stopped,
@@ -157,21 +157,30 @@ impl RpcEnv {
         poll_fn(|cx| self.0.node.ended.poll(cx)).await;
     }
 
-    /// Blocks until the env has shut down. Not for a core's own thread, which would wait for itself.
+    /// Blocks until the env has shut down. Not for a core's own thread, which would wait for itself. An isolated endpoint
+    /// that still blocks a moment after the shutdown's deadline is not waited for: a warning tells, and its thread ends
+    /// when it returns.
     pub fn await_termination(&self) -> Result<(), Error> {
-        if current::on_core() {
-            return Err(Error::AwaitOnCore);
-        }
-        self.0.node.ended.wait(None);
-        Ok(())
+        self.await_end(None).map(|_| ())
     }
 
     /// Like [`await_termination`](Self::await_termination), for at most `limit`; true if the env has shut down.
     pub fn await_termination_for(&self, limit: Duration) -> Result<bool, Error> {
-        if current::on_core() {
+        self.await_end(Some(limit))
+    }
+
+    fn await_end(&self, limit: Option<Duration>) -> Result<bool, Error> {
+        let node = &self.0.node;
+        // An isolated endpoint may block, but it is part of what it would wait for.
+        if current::on_core() || current::get().is_some_and(|shard| shard.node.id == node.id) {
             return Err(Error::AwaitOnCore);
         }
-        Ok(self.0.node.ended.wait(Some(limit)))
+        let began = Instant::now();
+        if !node.ended.wait(limit) {
+            return Ok(false);
+        }
+        node.isolated.await_end(limit.map(|limit| limit.saturating_sub(began.elapsed())));
+        Ok(true)
     }
 }
 

@@ -134,6 +134,22 @@ pub enum RegisterError {
         /// Its name.
         env: Arc<str>,
     },
+    /// As many endpoints with a thread of their own are registered as the env may have.
+    #[error("env {env:?} has {max} isolated endpoints already: stop one, or raise Config::isolated")]
+    TooManyIsolated {
+        /// Its name.
+        env: Arc<str>,
+        /// `Config::isolated`.
+        max: u16,
+    },
+    /// The thread of an isolated endpoint, or its ring, could not be made.
+    #[error("endpoint {name:?} got no thread of its own: {cause}")]
+    NoThread {
+        /// The endpoint's name.
+        name: Arc<str>,
+        /// What went wrong, and what helps.
+        cause: Arc<str>,
+    },
     /// A blocking form waits for the endpoint's core, and a core must not wait for itself or for another.
     #[error(
         "registering on a core's own thread would block everything on it: await `register_async` and the like there"

@@ -12,6 +12,8 @@ use crate::dispatch::endpoint::Endpoint;
 use crate::endpoint_ref::EndpointRef;
 use crate::env::RpcEnv;
 use crate::error::RegisterError;
+use crate::host::isolated;
+use crate::host::life::StartFailure;
 use crate::net::handoff::Handoff;
 use crate::shard::current;
 use crate::shard::node::{Job, Node};
@@ -33,7 +35,7 @@ impl RpcEnv {
 
     /// [`register`](Self::register), awaited.
     pub fn register_async<E: Endpoint>(&self, name: &str, make: impl FnOnce() -> E + Send + 'static) -> Registering {
-        let doors = self.node().cores.iter().map(|door| door.placed.load(Ordering::Relaxed));
+        let doors = self.node().cores.iter().take(self.core_count()).map(|door| door.placed.load(Ordering::Relaxed));
         let (core, _) = doors.enumerate().min_by_key(|(_, placed)| *placed).unwrap_or((0, 0));
         self.register_on_async(core, name, make)
     }
@@ -62,9 +64,7 @@ impl RpcEnv {
         let Some(number) = u16::try_from(core).ok().filter(|_| core < cores) else {
             return Registering(State::Refused(RegisterError::NoSuchCore { core, cores }));
         };
-        self.begin(name, Place::Core(number), |registration| {
-            registration.host(core, make);
-        })
+        self.begin(name, Place::Core(number), |registration| registration.place(number, make))
     }
 
     /// Registers one endpoint on every core, all under one name; `make` is given the number of its core. Messages go
@@ -84,14 +84,70 @@ impl RpcEnv {
         name: &str,
         make: impl Fn(usize) -> E + Send + Sync + 'static,
     ) -> Registering {
-        let cores = self.core_count();
+        let cores = self.node().core_count();
         self.begin(name, Place::EveryCore, |registration| {
             let make = Arc::new(make);
             for core in 0..cores {
                 let make = make.clone();
-                registration.host(core, move || make(core));
+                registration.place(core, move || make(core.into()));
             }
         })
+    }
+
+    /// Registers an endpoint on a thread of its own, where it may block: in its handlers and other callbacks, and in the
+    /// tasks that it starts. There [`ask_blocking`](EndpointRef::ask_blocking), [`lookup_blocking`](RpcEnv::lookup_blocking),
+    /// [`join`](crate::JoinHandle::join) and the blocking forms of `register` work, as does all that blocks in the
+    /// standard library, such as `std::fs`. In every other respect it is like any endpoint.
+    ///
+    /// While it blocks nobody else stands still. Messages wait for it, in its inbox and in the lanes to its thread, and
+    /// are refused with [`AskError::Overloaded`](crate::AskError::Overloaded) when those are full; an ask that times out
+    /// meanwhile ends at once for its asker. A handler that blocks cannot be given up, though: it goes on when its asker
+    /// has gone, and beyond the deadline of a shutdown.
+    ///
+    /// The thread is pinned to no CPU, belongs to none of the cores that [`core_count`](RpcEnv::core_count) counts, and
+    /// is kept for the next isolated endpoint when this one has ended. There may be `Config::isolated` at one time.
+    ///
+    /// ```
+    /// # use ringpost::*;
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Read(String);
+    /// # message!(Read as "doc.Read" => String);
+    /// struct Files;
+    /// # impl Endpoint for Files { fn handlers(h: &mut Handlers<Self>) { h.ask_sync::<Read>(); } }
+    /// impl HandleSync<Read> for Files {
+    ///     fn handle(&mut self, read: Read, _: &mut CallContext) -> Result<String, HandlerError> {
+    ///         Ok(std::fs::read_to_string(read.0)?)
+    ///     }
+    /// }
+    /// # fn main() -> Result<(), ringpost::Error> {
+    /// let env = RpcEnv::builder("bank").cores(CoreSet::count(1)).start()?;
+    /// let files = env.register_isolated("files", || Files)?;
+    /// let hosts = files.ask_blocking(Read("/etc/hosts".into()))?;
+    /// # Ok(()) }
+    /// ```
+    pub fn register_isolated<E: Endpoint>(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> E + Send + 'static,
+    ) -> Result<EndpointRef, RegisterError> {
+        blocking(|| self.register_isolated_async(name, make))
+    }
+
+    /// [`register_isolated`](Self::register_isolated), awaited.
+    pub fn register_isolated_async<E: Endpoint>(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> E + Send + 'static,
+    ) -> Registering {
+        let node = self.node();
+        let Some(core) = node.claim_isolated() else {
+            let (env, max) = (node.name.as_str().into(), node.config.isolated);
+            return Registering(State::Refused(RegisterError::TooManyIsolated { env, max }));
+        };
+        let begun = self.begin(name, Place::Core(core), |registration| registration.isolate(core, make));
+        if let State::Refused(_) = begun.0 {
+            node.unplace(core);
+        }
+        begun
     }
 
     fn begin(&self, name: &str, place: Place, host: impl FnOnce(&Arc<Registration>)) -> Registering {
@@ -179,7 +235,7 @@ struct Registration {
 
 struct Progress {
     /// Instances that have not told.
-    left: usize,
+    left: u16,
     /// The first failure.
     failure: Option<RegisterError>,
     /// Nobody waits any more.
@@ -192,8 +248,8 @@ impl Registration {
         if node.closing.load(Ordering::Relaxed) {
             return Err(RegisterError::Stopped { env: node.name.as_str().into() });
         }
-        let left = if place == Place::EveryCore { node.cores.len() } else { 1 };
-        let id = node.directory.reserve(name, place, left as u32)?;
+        let left = if place == Place::EveryCore { node.core_count() } else { 1 };
+        let id = node.directory.reserve(name, place, left.into())?;
         Ok(Arc::new(Registration {
             node: node.clone(),
             id,
@@ -204,18 +260,45 @@ impl Registration {
         }))
     }
 
+    /// Has a core make an instance.
+    fn place<E: Endpoint>(self: &Arc<Self>, core: u16, make: impl FnOnce() -> E + Send + 'static) {
+        self.node.cores[usize::from(core)].placed.fetch_add(1, Ordering::Relaxed);
+        self.host(core, make);
+    }
+
+    /// Has an isolated core, which was claimed, make the instance; starts the core if it does not run.
+    fn isolate<E: Endpoint>(self: &Arc<Self>, core: u16, make: impl FnOnce() -> E + Send + 'static) {
+        if self.node.has_core(core) {
+            return self.host(core, make);
+        }
+        let registration = self.clone();
+        let then = move |started| match started {
+            Ok(()) => registration.host(core, make),
+            Err(failure) => registration.not_isolated(core, &failure),
+        };
+        isolated::start(&self.node, core, Box::new(then));
+    }
+
+    fn not_isolated(&self, core: u16, failure: &StartFailure) {
+        self.told(Some(match self.node.closing.load(Ordering::Relaxed) {
+            true => RegisterError::Stopped { env: self.node.name.as_str().into() },
+            false => RegisterError::NoThread { name: self.name.clone(), cause: failure.to_string().into() },
+        }));
+        self.node.directory.release(self.id);
+        self.node.unplace(core);
+    }
+
     /// Has a core make an instance and tell how that went.
-    fn host<E: Endpoint>(self: &Arc<Self>, core: usize, make: impl FnOnce() -> E + Send + 'static) {
+    fn host<E: Endpoint>(self: &Arc<Self>, core: u16, make: impl FnOnce() -> E + Send + 'static) {
         let (id, name, report) = (self.id, self.name.clone(), Report(Some(self.clone())));
-        let door = &self.node.cores[core];
+        let door = &self.node.cores[usize::from(core)];
         let job: Job = Box::new(move |shard| {
             shard.host(id, name, make, Box::new(move |outcome| report.tell(outcome)));
         });
-        door.placed.fetch_add(1, Ordering::Relaxed);
         // A job that is refused is dropped, and its report tells; the name is free again by then.
         if door.inject(job).is_err() {
             self.node.directory.release(id);
-            door.placed.fetch_sub(1, Ordering::Relaxed);
+            self.node.unplace(core);
         }
     }
 

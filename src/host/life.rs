@@ -11,6 +11,7 @@ use crate::dispatch::verifier::{EndpointVerifier, VERIFIER};
 use crate::executor::tasks::Executor;
 use crate::executor::waker::claim_core;
 use crate::ring::{Capabilities, Ring, RingConfig, SetupError};
+use crate::shard::config::Config;
 use crate::shard::core::Core;
 use crate::shard::current::{self, Entered, Serving};
 use crate::shard::node::{Ending, Node};
@@ -28,8 +29,8 @@ pub(crate) struct Start {
     pub(crate) listener: Option<OwnedFd>,
     /// What the kernel offers.
     pub(crate) capabilities: Capabilities,
-    /// Id of the built-in endpoint.
-    pub(crate) verifier: EndpointId,
+    /// Id of the built-in endpoint; an isolated core has none.
+    pub(crate) verifier: Option<EndpointId>,
 }
 
 /// Why a core did not come to life.
@@ -71,39 +72,39 @@ pub(crate) struct Life {
     core: u16,
     /// From birth to a natural end.
     shard: Option<Rc<Shard>>,
-    _serving: Serving,
+    /// Not on an isolated core, which may block.
+    _serving: Option<Serving>,
 }
 
 impl Life {
     pub(crate) fn new(node: &Arc<Node>, core: u16) -> Life {
-        Life { node: node.clone(), core, shard: None, _serving: current::serve() }
+        let serving = (!node.is_isolated(core)).then(current::serve);
+        Life { node: node.clone(), core, shard: None, _serving: serving }
     }
 
     /// Makes the core. It is entered as long as the first value lives, which should be dropped after the second.
     pub(crate) fn begin(&mut self, start: Start) -> Result<(Entered, Core), StartFailure> {
         let Start { node, core, listener, capabilities, verifier } = start;
-        let config = &node.config;
-        let ring_config = RingConfig {
-            cq_entries: config.completions,
-            buffers: config.receive_buffers,
-            buffer_size: config.receive_buffer_bytes,
-            // A queue of completions is never shorter than that of submissions.
-            sq_entries: RingConfig::default().sq_entries.min(config.completions),
-        };
+        let ring_config = if node.is_isolated(core) { ISOLATED_RING } else { ring_config(&node.config) };
         let ring = Ring::new(&ring_config, &capabilities)?;
         if *ring.capabilities() != capabilities {
             tracing::warn!(core, got = %ring.capabilities(), "the kernel refused a feature to this core's ring");
         }
         let index = claim_core(node.remote_wake(core)).map_err(|e| StartFailure::Thread(core, io::Error::other(e)))?;
-        let executor = Executor::new(&index, config.tasks);
+        let executor = Executor::new(&index, node.config.tasks);
         // The first to set it, as the door is this core's alone.
         let _ = node.cores[usize::from(core)].waker.set(ring.waker());
         let directory = node.directory.clone();
         let shard = Rc::new(Shard::new(node, core, executor));
         self.shard = Some(shard.clone());
         let entered = current::enter(&shard);
-        shard.host(verifier, VERIFIER.into(), || EndpointVerifier::new(directory), Box::new(|_| ()));
-        shard.verifier.set(Some(verifier));
+        if let Some(verifier) = verifier {
+            shard.host(verifier, VERIFIER.into(), || EndpointVerifier::new(directory), Box::new(|_| ()));
+            shard.verifier.set(Some(verifier));
+        }
+        if self.node.is_isolated(core) && !self.node.isolated_runs(core) {
+            return Err(StartFailure::Thread(core, io::Error::other("the env is shutting down")));
+        }
         Ok((entered, Core::new(ring, shard, listener)))
     }
 
@@ -136,6 +137,19 @@ impl Life {
     }
 }
 
+/// For wake-ups alone: an isolated core has no sockets.
+const ISOLATED_RING: RingConfig = RingConfig { sq_entries: 8, cq_entries: 64, buffers: 1, buffer_size: 256 };
+
+fn ring_config(config: &Config) -> RingConfig {
+    RingConfig {
+        cq_entries: config.completions,
+        buffers: config.receive_buffers,
+        buffer_size: config.receive_buffer_bytes,
+        // A queue of completions is never shorter than that of submissions.
+        sq_entries: RingConfig::default().sq_entries.min(config.completions),
+    }
+}
+
 impl Drop for Life {
     fn drop(&mut self) {
         if let Some(shard) = self.shard.take() {
@@ -143,6 +157,10 @@ impl Drop for Life {
                 let _entered = current::enter(&shard);
                 shard.end();
             }));
+        }
+        if !self.node.has_core(self.core) {
+            // An isolated core that has not come to life: another try may go better.
+            return;
         }
         drop(self.node.cores[usize::from(self.core)].injector.close());
         self.node.reach(self.core, Ending::Clear);

@@ -1,5 +1,6 @@
 //! Ways to run a core: on a thread of its own, or as a task of a runtime.
 
+pub(crate) mod isolated;
 pub(crate) mod life;
 pub(crate) mod thread;
 #[cfg(feature = "tokio-uring")]

@@ -9,6 +9,7 @@
 //! received bytes lie in provided buffers and are handed out as [`Chunk`] tokens. Nothing is freed before the kernel has
 //! said that it is done with it.
 
+mod affinity;
 mod buffers;
 mod capabilities;
 mod close;
@@ -33,6 +34,7 @@ mod waker;
 #[expect(clippy::module_inception, reason = "the ring is the concept that this floor is named for")]
 mod ring;
 
+pub use affinity::Affinity;
 pub use buffers::Chunk;
 pub use capabilities::{Capabilities, Feature};
 pub use completion::{Completion, RecvEnd};

@@ -52,6 +52,8 @@ pub struct AskOptions {
     pub key: Option<u16>,
     /// Who waits for the answer.
     pub waiter: Waiter,
+    /// The deadline of the call whose handler asks, if it is one.
+    pub inherited: u64,
 }
 
 /// How long an ask may take.
@@ -149,15 +151,13 @@ impl Shard {
         let exact = options.timeout.is_some() || options.since.is_some();
         let now = if exact { self.tick() } else { self.clock() };
         let deadline = options.since.unwrap_or(now).saturating_add(timeout_ns).min(NO_DEADLINE - 1);
-        match self.dispatcher.inherited_deadline() {
+        if options.inherited < deadline {
             // Whoever waits for the handler that asks waits no longer than this.
-            inherited if inherited < deadline => {
-                let left_ns = inherited.saturating_sub(now);
-                let limited_by = LimitedBy::HandledCall;
-                Limit { deadline: inherited, timeout_ns: left_ns, left_ns, limited_by }
-            }
-            _ => Limit { deadline, timeout_ns, left_ns: deadline.saturating_sub(now), limited_by },
+            let left_ns = options.inherited.saturating_sub(now);
+            let limited_by = LimitedBy::HandledCall;
+            return Limit { deadline: options.inherited, timeout_ns: left_ns, left_ns, limited_by };
         }
+        Limit { deadline, timeout_ns, left_ns: deadline.saturating_sub(now), limited_by }
     }
 
     /// Sends a one-way message.
@@ -198,7 +198,7 @@ impl Shard {
         match (place, key) {
             (Place::Core(core), _) => core,
             (Place::EveryCore, None) => self.core,
-            (Place::EveryCore, Some(key)) => core_of_key(key, self.node.cores.len() as u16),
+            (Place::EveryCore, Some(key)) => core_of_key(key, self.node.core_count()),
         }
     }
 

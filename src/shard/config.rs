@@ -49,6 +49,10 @@ pub struct Config {
     pub injected_bytes: usize,
     /// Asks and sends that wait for room in a queue, by the caller's choice, per core: 65,536.
     pub waiting: usize,
+    /// Endpoints that have a thread of their own, because they may block, at one time: 16. Each costs a thread, a ring of
+    /// some 10 KiB, and a lane of `lane_messages` to and from each core that talks to it; what was made once is kept for
+    /// the next such endpoint, until the env ends. At most 65,535 together with the cores.
+    pub isolated: u16,
     /// How long an ask waits for its answer unless it brings its own limit: 30 s.
     pub ask_timeout: Duration,
     /// How long a look-up waits: 5 s.
@@ -99,6 +103,7 @@ impl Default for Config {
             injected: 65_536,
             injected_bytes: 64 << 20,
             waiting: 65_536,
+            isolated: 16,
             ask_timeout: Duration::from_secs(30),
             lookup_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),

@@ -59,7 +59,7 @@ impl Shard {
         let hello = Hello {
             versions: (VERSION, VERSION),
             max_frame: self.node.config.max_frame,
-            cores: self.node.cores.len() as u16,
+            cores: self.node.core_count(),
             wanted_core: None,
             incarnation: self.node.incarnation,
             name: self.node.name.clone(),

@@ -15,7 +15,7 @@ use super::placement::HandedOver;
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::call::ReplyPath;
-use crate::executor::idle::{IdleState, SpinFor};
+use crate::executor::idle::{Idle, IdleState, SpinFor};
 use crate::executor::tasks::Ready;
 use crate::net::connection::ConnectionId;
 use crate::net::remote::{DialTo, Remote};
@@ -54,6 +54,8 @@ pub struct Core {
     pub(super) idle: IdleState,
     /// Since when nothing has happened.
     pub(super) resting: Option<u64>,
+    /// Each message may block an isolated core: it looks at the clock and at what was cancelled before the next.
+    messages_per_endpoint: usize,
     completions: Vec<Completion>,
     injected: VecDeque<Injected>,
     arrived: Vec<LaneItem>,
@@ -70,10 +72,12 @@ impl Core {
         if let Some(listener) = listener {
             ring.accept(listener);
         }
+        let isolated = shard.node.is_isolated(shard.core);
         Core {
             path: shard.path(),
-            idle: IdleState::new(shard.node.config.idle),
+            idle: IdleState::new(if isolated { Idle::Park } else { shard.node.config.idle }),
             resting: None,
+            messages_per_endpoint: if isolated { 1 } else { MESSAGES_PER_ENDPOINT },
             ring,
             shard,
             listener,
@@ -232,7 +236,7 @@ impl Core {
                     self.shard.executor.poll(key);
                 }
                 Some(Ready::External(endpoint)) => {
-                    self.shard.dispatcher.run(endpoint, MESSAGES_PER_ENDPOINT, &self.path);
+                    self.shard.dispatcher.run(endpoint, self.messages_per_endpoint, &self.path);
                 }
                 None => break,
             }

@@ -197,12 +197,14 @@ impl CoreSnapshot {
 pub struct Snapshot {
     /// One entry per core, by its number.
     pub cores: Vec<CoreSnapshot>,
+    /// One entry per isolated core whose thread runs; those of one whose endpoint blocks are as old as the block.
+    pub isolated: Vec<CoreSnapshot>,
 }
 
 impl Snapshot {
-    /// The sum over all cores; of `lane_depth_max` the largest.
+    /// The sum over all cores, isolated ones included; of `lane_depth_max` the largest.
     pub fn total(&self) -> CoreSnapshot {
-        self.cores.iter().fold(CoreSnapshot::default(), |mut sum, core| {
+        self.cores.iter().chain(&self.isolated).fold(CoreSnapshot::default(), |mut sum, core| {
             sum += *core;
             sum
         })
@@ -217,7 +219,7 @@ mod tests {
     fn what_is_published_is_read_and_summed() {
         let published = Published::default();
         published.publish(&CoreSnapshot { enters: 3, timers: 1, ..CoreSnapshot::default() });
-        let snapshot = Snapshot { cores: vec![published.read(), published.read()] };
+        let snapshot = Snapshot { cores: vec![published.read()], isolated: vec![published.read()] };
         assert_eq!((snapshot.total().enters, snapshot.total().timers, snapshot.total().parks), (6, 2, 0));
     }
 }

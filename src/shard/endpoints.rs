@@ -3,7 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::shard::Shard;
 use crate::dispatch::dispatcher::Started;
@@ -63,6 +62,6 @@ impl Shard {
     /// One instance of an endpoint has ended, or never began.
     fn release(&self, id: EndpointId) {
         self.node.directory.release(id);
-        self.node.cores[usize::from(self.core)].placed.fetch_sub(1, Ordering::Relaxed);
+        self.node.unplace(self.core);
     }
 }

@@ -95,6 +95,8 @@ pub struct Lanes {
 struct To {
     lane: LaneSender<LaneItem>,
     bytes: LaneBytes,
+    /// What bounds the number of its messages.
+    setting: &'static str,
 }
 
 /// A lane from another core.
@@ -118,7 +120,7 @@ impl To {
         }
         let refused = self.lane.try_send(item).err()?;
         self.bytes.fetch_sub(size, Ordering::Relaxed);
-        Some((refused, "Config::lane_overflow"))
+        Some((refused, self.setting))
     }
 }
 
@@ -170,6 +172,10 @@ impl Shard {
     pub fn lane_answer(&self, core: u16, item: LaneItem) {
         self.with_lane(core, |to| to.lane.send(item));
         self.count(|counters| counters.lane_sent += 1);
+        if self.node.is_isolated(self.core) {
+            // The next handler may block before this turn ends.
+            self.node.cores[usize::from(core)].wake();
+        }
     }
 
     /// Tells the cores that may have been passed requests of this connection that it has ended.
@@ -186,10 +192,15 @@ impl Shard {
         let mut lanes = self.lanes.borrow_mut();
         let lanes = &mut *lanes;
         let sender = lanes.senders[usize::from(core)].get_or_insert_with(|| {
-            let (sender, receiver) = lane(config.lane_messages, config.lane_overflow);
+            // A core that stands still must not keep the others trying to get rid of an overflow.
+            let (overflow, setting) = match self.node.is_isolated(core) {
+                true => (0, "Config::lane_messages"),
+                false => (config.lane_overflow, "Config::lane_overflow"),
+            };
+            let (sender, receiver) = lane(config.lane_messages, overflow);
             let bytes = LaneBytes::default();
             self.node.cores[usize::from(core)].inject_always(Injected::Lane(receiver, bytes.clone()));
-            To { lane: sender, bytes }
+            To { lane: sender, bytes, setting }
         });
         if !lanes.touched.contains(&core) {
             lanes.touched.push(core);
@@ -240,6 +251,7 @@ impl Shard {
             // A core that has ended takes nothing any more.
             left > 0 && sender.is_connected()
         });
-        !touched.is_empty()
+        // One that stands still is tried again with the next turn, whatever that is for.
+        touched.iter().any(|&core| !self.node.is_isolated(core) || self.closing.get().is_some())
     }
 }

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use super::config::Config;
 use super::counters::{Published, Snapshot};
 use super::ended::Ended;
+use super::isolated::Isolated;
 use super::lanes::{LaneBytes, LaneItem};
 use super::placement::HandedOver;
 use super::shard::Shard;
 use super::socket_file::SocketFile;
-use crate::dispatch::directory::Directory;
+use crate::dispatch::directory::{Directory, Place};
 use crate::executor::key::WakeKey;
 use crate::executor::waker::RemoteWake;
 use crate::mesh::injector::{Injector, PushError};
@@ -62,8 +63,10 @@ pub struct CoreDoor {
     pub placed: AtomicUsize,
     /// Connections of the core, those on their way to it included.
     pub connections: AtomicUsize,
+    /// Whether the core's thread serves it; of a real core, that it does or is about to.
+    pub(super) runs: AtomicBool,
     /// How far the core is with the shutdown, as an [`Ending`].
-    ending: AtomicU8,
+    pub(super) ending: AtomicU8,
 }
 
 /// How far a core is with the shutdown. Each step waits until all cores have made the one before: what the last handler
@@ -105,7 +108,8 @@ impl CoreDoor {
         }
     }
 
-    fn wake(&self) {
+    /// Wakes the core if it sleeps.
+    pub(super) fn wake(&self) {
         if !self.park.claim_wake() {
             return;
         }
@@ -158,8 +162,12 @@ pub struct Node {
     pub roster: Roster,
     /// Its peers.
     pub peers: Arc<Peers>,
-    /// The doors to its cores.
+    /// The doors to its cores: the real ones, then the isolated ones.
     pub cores: Vec<CoreDoor>,
+    /// How many of them are real.
+    pub(super) real: u16,
+    /// The threads of the others.
+    pub isolated: Isolated,
     /// No further work is taken.
     pub closing: AtomicBool,
     /// The file of its Unix socket, until all cores have ended.
@@ -171,13 +179,14 @@ pub struct Node {
 static NODES: LazyLock<RwLock<HashMap<u64, Weak<Node>>>> = LazyLock::new(RwLock::default);
 
 impl Node {
-    /// A node with `cores` cores that have not started.
-    pub fn new(name: String, config: Config, cores: usize, capabilities: Capabilities) -> Arc<Node> {
+    /// A node with `cores` cores that have not started, and as many isolated ones as `config` allows.
+    pub fn new(name: String, config: Config, cores: u16, capabilities: Capabilities) -> Arc<Node> {
         static ID: AtomicU64 = AtomicU64::new(1);
         let id = ID.fetch_add(1, Ordering::Relaxed);
         let node = Arc::new_cyclic(|node: &Weak<Node>| {
             let weak = node.clone();
-            let door = || CoreDoor {
+            let isolated = config.isolated;
+            let door = |core| CoreDoor {
                 injector: Injector::new(config.injected, config.injected_bytes),
                 park: ParkFlag::default(),
                 waker: OnceLock::new(),
@@ -188,7 +197,9 @@ impl Node {
                 published: Published::default(),
                 placed: AtomicUsize::new(0),
                 connections: AtomicUsize::new(0),
-                ending: AtomicU8::new(Ending::Draining as u8),
+                runs: AtomicBool::new(core < cores),
+                // A core without a thread holds up nobody's end.
+                ending: AtomicU8::new(if core < cores { Ending::Draining } else { Ending::Clear } as u8),
             };
             Node {
                 id,
@@ -201,13 +212,15 @@ impl Node {
                 peers: Peers::new(move |hold, serial| {
                     if let Some(node) = weak.upgrade() {
                         let hold = hold.clone();
-                        node.on_every_core(move |shard| shard.forget_peer(&hold, serial));
+                        node.on_real_cores(move |shard| shard.forget_peer(&hold, serial));
                     }
                 }),
-                cores: (0..cores).map(|_| door()).collect(),
+                cores: (0..cores + isolated).map(door).collect(),
+                real: cores,
+                isolated: Isolated::new(),
                 closing: AtomicBool::new(false),
                 file: Mutex::default(),
-                ended: Ended::new(cores),
+                ended: Ended::new(cores.into()),
                 config,
             }
         });
@@ -225,9 +238,16 @@ impl Node {
         Arc::new(WakeDoor(Arc::downgrade(self), core))
     }
 
-    /// Has every core do something, whatever else waits there.
+    /// Has every core that runs do something, whatever else waits there; an isolated one too.
     pub fn on_every_core(&self, job: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
-        for door in &self.cores {
+        for door in self.cores.iter().filter(|door| door.runs.load(Ordering::SeqCst)) {
+            door.inject_always(Injected::Job(Box::new(job.clone())));
+        }
+    }
+
+    /// Has every core do something that can have connections.
+    pub fn on_real_cores(&self, job: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
+        for door in &self.cores[..usize::from(self.real)] {
             door.inject_always(Injected::Job(Box::new(job.clone())));
         }
     }
@@ -243,9 +263,24 @@ impl Node {
 
     /// Stops every instance of an endpoint whose name is free already.
     pub fn stop_instances(&self, id: EndpointId) {
-        self.on_every_core(move |shard| {
+        let stop = move |shard: &Rc<Shard>| {
+            // Long ago, if this core has stood still since.
+            shard.deliver_arrived();
             shard.dispatcher.stop(id);
-        });
+        };
+        match self.directory.instance(id) {
+            Some((_, Place::Core(core))) => {
+                self.cores[usize::from(core)].inject_always(Injected::Job(Box::new(stop)));
+            }
+            Some((_, Place::EveryCore)) => self.on_real_cores(stop),
+            // All of them have ended.
+            None => {}
+        }
+    }
+
+    /// An endpoint that counted for this core is not there, or not any more.
+    pub fn unplace(&self, core: u16) {
+        self.cores[usize::from(core)].placed.fetch_sub(1, Ordering::Release);
     }
 
     /// Begins the shutdown, once: no further work is taken, endpoints drain, and whatever has not ended by the
@@ -253,6 +288,7 @@ impl Node {
     pub fn shutdown(&self, deadline: Duration) {
         if !self.closing.swap(true, Ordering::SeqCst) {
             let until = now().saturating_add(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX));
+            self.isolated.give_up_at(until);
             self.on_every_core(move |shard| shard.begin_shutdown(until));
         }
     }
@@ -260,7 +296,9 @@ impl Node {
     /// A core has come this far with the shutdown. The last one wakes the others.
     pub fn reach(&self, core: u16, ending: Ending) {
         let before = self.cores[usize::from(core)].ending.fetch_max(ending as u8, Ordering::SeqCst);
-        if before < ending as u8 && self.all_reached(ending) {
+        // Whoever ends at once has made both steps.
+        let made = [Ending::Quiet, Ending::Clear].into_iter().filter(|step| before < *step as u8 && *step <= ending);
+        if made.into_iter().any(|step| self.all_reached(step)) {
             self.on_every_core(|_| ());
         }
     }
@@ -289,7 +327,9 @@ impl Node {
             core.waiting = door.waiting.load(Ordering::Relaxed) as u64;
             core
         };
-        Snapshot { cores: self.cores.iter().map(read).collect() }
+        let (real, isolated) = self.cores.split_at(usize::from(self.real));
+        let running = isolated.iter().filter(|door| door.runs.load(Ordering::Relaxed));
+        Snapshot { cores: real.iter().map(read).collect(), isolated: running.map(read).collect() }
     }
 }
 

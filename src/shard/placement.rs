@@ -51,7 +51,7 @@ impl Shard {
             Placement::Steered | Placement::LeastLoaded => {}
         }
         let load = |core: &u16| self.node.cores[usize::from(*core)].connections.load(Ordering::Relaxed);
-        let least = (0..self.node.cores.len() as u16).min_by_key(load).unwrap_or(self.core);
+        let least = (0..self.node.core_count()).min_by_key(load).unwrap_or(self.core);
         if load(&least) < load(&self.core) { least } else { self.core }
     }
 
@@ -84,7 +84,7 @@ impl Shard {
     /// Begins to hand a connection over if its peer wants to talk to another core. `last` says that nothing has come
     /// behind the hello: otherwise it stays, since what was read here cannot be unread.
     pub(super) fn departs(&self, connection: &mut Connection, hello: &Hello, last: bool) -> bool {
-        let wanted = hello.wanted_core.filter(|&core| core != self.core && usize::from(core) < self.node.cores.len());
+        let wanted = hello.wanted_core.filter(|&core| core != self.core && core < self.node.core_count());
         let Some(core) = wanted.filter(|_| last && connection.role == Role::Accepted) else { return false };
         if self.node.config.placement != Placement::Steered || self.closing.get().is_some() {
             return false;

@@ -120,11 +120,10 @@ impl Shard {
 
     #[inline]
     fn route_to_core(&self, route: Route) -> Option<u16> {
-        let cores = self.node.cores.len() as u16;
         match route {
             Route::Here => Some(self.core),
-            Route::Core(core) => (core < cores).then_some(core),
-            Route::Key(key) => Some(core_of_key(key, cores)),
+            Route::Core(core) => self.node.has_core(core).then_some(core),
+            Route::Key(key) => Some(core_of_key(key, self.node.core_count())),
         }
     }
 
@@ -138,6 +137,14 @@ impl Shard {
             }
             None => {}
         }
+    }
+
+    /// Delivers what the other cores have sent so far: what comes after that call comes after all of it.
+    pub fn deliver_arrived(self: &Rc<Self>) {
+        let mut arrived = Vec::new();
+        self.receive_lanes(self.node.config.lane_messages, &mut arrived);
+        let path = self.path();
+        arrived.into_iter().for_each(|item| self.on_lane_item(item, &path));
     }
 
     /// Handles what another core sent.

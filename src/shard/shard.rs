@@ -60,6 +60,9 @@ pub struct Shard {
     pub node: Arc<Node>,
     /// Number of this core.
     pub core: u16,
+    /// The env's id if what is sent on this core's thread starts here. None, 0, on an isolated core: what is sent there
+    /// enters through a real core, since it must not wait for the end of a turn that may block.
+    pub sends_for: u64,
     /// Tasks.
     pub executor: Rc<Executor>,
     /// Endpoints.
@@ -101,6 +104,7 @@ impl Shard {
         let spares = Rc::<RefCell<Spares>>::default();
         Shard {
             core,
+            sends_for: if node.is_isolated(core) { 0 } else { node.id },
             dispatcher: Dispatcher::new(executor.clone(), limits, node.config.deferred, spares.clone()),
             executor,
             pending: RefCell::new(Pending::new(node.config.pending_asks)),
@@ -161,8 +165,9 @@ impl Shard {
     }
 
     /// Begins to end: no more connections, every endpoint drains.
-    pub fn begin_shutdown(&self, until: u64) {
+    pub fn begin_shutdown(self: &Rc<Self>, until: u64) {
         if self.closing.get().is_none() {
+            self.deliver_arrived();
             self.closing.set(Some(until));
             self.timers.borrow_mut().arm(until, Timer::Tick.pack());
             self.act(Action::StopListening);
