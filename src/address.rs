@@ -10,6 +10,8 @@ use crate::ring::MAX_UNIX_PATH;
 
 /// The scheme of an endpoint's URI.
 pub(crate) const SCHEME: &str = "ringpost";
+/// The scheme of the URI of an endpoint whose node does not listen.
+const CLIENT_SCHEME: &str = "ringpost-client";
 
 /// Begins the text form of a Unix socket's address.
 const UNIX: &str = "unix:";
@@ -131,13 +133,23 @@ impl FromStr for Address {
     }
 }
 
-/// The URI of an endpoint: `ringpost://name@host:port` or `ringpost://name@unix:/path`.
+/// The URI of an endpoint: `ringpost://name@host:port` or `ringpost://name@unix:/path`, or, if its node does not listen,
+/// `ringpost-client://name@id` with the 16 hexadecimal digits of the node's id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointUri {
     /// The endpoint's name.
     pub(crate) name: Arc<str>,
-    /// Its node's address.
-    pub(crate) address: Address,
+    /// Its node.
+    pub(crate) node: NodeAddress,
+}
+
+/// How a node is found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum NodeAddress {
+    /// It listens there.
+    Listening(Address),
+    /// It listens nowhere, and has this id.
+    Client(u64),
 }
 
 impl EndpointUri {
@@ -150,13 +162,21 @@ impl EndpointUri {
         if address.port() == Some(0) {
             return bad("port 0 is no port to connect to");
         }
-        Ok(EndpointUri { name: name.into(), address })
+        Ok(EndpointUri { name: name.into(), node: NodeAddress::Listening(address) })
+    }
+
+    /// The URI of the endpoint with this name of a node that does not listen.
+    pub(crate) fn of_client(node: u64, name: &str) -> EndpointUri {
+        EndpointUri { name: name.into(), node: NodeAddress::Client(node) }
     }
 }
 
 impl fmt::Display for EndpointUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}://{}@{}", self.name, self.address)
+        match &self.node {
+            NodeAddress::Listening(address) => write!(f, "{SCHEME}://{}@{address}", self.name),
+            NodeAddress::Client(node) => write!(f, "{CLIENT_SCHEME}://{}@{node:016x}", self.name),
+        }
     }
 }
 
@@ -166,12 +186,19 @@ impl FromStr for EndpointUri {
     fn from_str(text: &str) -> Result<EndpointUri, AddressError> {
         let bad = |problem| AddressError::new(text, problem);
         let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("it does not begin with ringpost://"))?;
-        if scheme != SCHEME {
+        if scheme != SCHEME && scheme != CLIENT_SCHEME {
             return Err(bad("its scheme is not ringpost"));
         }
         let (name, address) = rest.split_once('@').ok_or_else(|| bad("the endpoint's name and its @ are missing"))?;
         if !is_valid_name(name) {
             return Err(bad("the part before the @ is no endpoint name"));
+        }
+        if scheme == CLIENT_SCHEME {
+            let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+            let id = Some(address).filter(|id| id.len() == 16 && id.bytes().all(digit));
+            let id = id.and_then(|id| u64::from_str_radix(id, 16).ok());
+            let id = id.ok_or_else(|| bad("a node's id has 16 hexadecimal digits, in lower case"))?;
+            return Ok(EndpointUri::of_client(id, name));
         }
         if address.contains(['/', '?', '#']) && !address.starts_with(UNIX) {
             return Err(bad("it has a path, a query or a fragment"));
@@ -210,6 +237,7 @@ mod tests {
             ("ringpost://bank@unix:/run/Bank.sock", "ringpost://bank@unix:/run/Bank.sock"),
             ("ringpost://bank@unix:/run/a:7077", "ringpost://bank@unix:/run/a:7077"),
             ("ringpost://bank@unix:7077", "ringpost://bank@unix:7077"),
+            ("ringpost-client://bank@00000000000000ff", "ringpost-client://bank@00000000000000ff"),
         ] {
             assert_eq!(text.parse::<EndpointUri>().unwrap().to_string(), written);
         }
@@ -233,6 +261,11 @@ mod tests {
             ("ringpost://bank@[x]:1", "brackets"),
             ("ringpost://bank@h:1/x", "path"),
             ("ringpost://bank@h_ü:1", "characters"),
+            ("ringpost-client://bank@h:1", "16 hexadecimal digits"),
+            ("ringpost-client://bank@00000000000000FF", "lower case"),
+            ("ringpost-client://bank@0000000000000001/", "16 hexadecimal digits"),
+            ("ringpost-client://bank@000000000000001", "16 hexadecimal digits"),
+            ("ringpost-client://@0000000000000001", "no endpoint name"),
             ("ringpost://bank@unix:", "no number"),
             ("ringpost://bank@unix:run/x", "begins with /"),
             ("ringpost://bank@unix:/run/", "directory"),

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::address::{EndpointUri, SCHEME};
+use crate::address::{EndpointUri, NodeAddress, SCHEME};
 use crate::dispatch::call::NO_DEADLINE;
 use crate::dispatch::directory::Place;
 use crate::error::LookupError;
@@ -58,14 +58,20 @@ impl EndpointRef {
     }
 
     pub(crate) fn resolve(node: &Arc<Node>, uri: &EndpointUri) -> Result<EndpointRef, LookupError> {
-        let address = uri.address.to_string();
-        if node.advertised.get() == Some(&address) {
+        let own = match &uri.node {
+            NodeAddress::Listening(address) => node.advertised.get() == Some(&address.to_string()),
+            NodeAddress::Client(id) => *id == node.incarnation,
+        };
+        if own {
             let missing = || LookupError::NotFound { uri: uri.to_string().into() };
             let (id, place) = node.directory.find(&uri.name).ok_or_else(missing)?;
             return Ok(EndpointRef::local(node, id, place, &uri.name));
         }
-        let peer = node.peers.at(&address);
-        let full = || LookupError::TooManyNames { address: address.as_str().into() };
+        let peer = match &uri.node {
+            NodeAddress::Listening(address) => node.peers.at(&address.to_string()),
+            NodeAddress::Client(id) => node.peers.client(*id),
+        };
+        let full = || LookupError::TooManyNames { address: peer.address().clone() };
         let index = peer.name_index(&uri.name).ok_or_else(full)?;
         let to = Destination::Peer { peer, name: uri.name.clone(), index };
         Ok(EndpointRef { inner: Arc::new(Inner { node: node.clone(), to }), key: None })
@@ -90,13 +96,20 @@ impl EndpointRef {
         }
     }
 
-    /// The endpoint's URI; none if it lives in an env without a listener, where nobody can reach it by address.
-    pub fn uri(&self) -> Option<String> {
-        let address = match &self.inner.to {
-            Destination::Env { .. } => self.inner.node.advertised.get()?.as_str(),
-            Destination::Peer { peer, .. } => peer.address(),
+    /// The endpoint's URI: `ringpost://name@address`, or, if its node does not listen, `ringpost-client://name@id`.
+    ///
+    /// The second form is good for envs that such a node is connected to, see [`Peer::node_id`](crate::Peer::node_id).
+    pub fn uri(&self) -> String {
+        let (client, address) = match &self.inner.to {
+            Destination::Env { .. } => {
+                (Some(self.inner.node.incarnation), self.inner.node.advertised.get().map(|a| &**a))
+            }
+            Destination::Peer { peer, .. } => (peer.client(), peer.client().is_none().then(|| &**peer.address())),
         };
-        Some(format!("{SCHEME}://{}@{address}", self.name()))
+        match (address, client) {
+            (None, Some(id)) => EndpointUri::of_client(id, self.name()).to_string(),
+            (address, _) => format!("{SCHEME}://{}@{}", self.name(), address.unwrap_or_default()),
+        }
     }
 
     /// Whether the endpoint is in this env, under an address that means every machine to itself.
@@ -418,10 +431,7 @@ impl<R> fmt::Debug for Asking<R> {
 
 impl fmt::Display for EndpointRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.uri() {
-            Some(uri) => f.write_str(&uri),
-            None => write!(f, "{} in env {}", self.name(), self.inner.node.name),
-        }
+        f.write_str(&self.uri())
     }
 }
 
@@ -456,17 +466,23 @@ impl Hash for EndpointRef {
     }
 }
 
-/// A ref travels as its URI and key. One to an endpoint in an env without a listener cannot travel.
+/// A ref travels as its URI and key.
+///
+/// One to an endpoint of an env that does not listen works where that env is connected: asks go back over the connection
+/// that it has opened, which from then on stays open although its own refs to that peer may be gone. Elsewhere, and after
+/// the connection has ended, they fail with [`AskError::Unreachable`].
 impl Serialize for EndpointRef {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let uri = self.uri().ok_or_else(|| {
-            ser::Error::custom(format_args!("{self} cannot be reached from elsewhere: its env does not listen"))
-        })?;
         if self.is_unspecified() {
             let problem = "its env listens on every address and advertises none: use Builder::advertise";
             return Err(ser::Error::custom(format_args!("{self} cannot travel: {problem}")));
         }
-        (uri, self.key).serialize(serializer)
+        if let (Destination::Env { .. }, None) = (&self.inner.to, self.inner.node.advertised.get())
+            && let Some(shard) = current::get().filter(|shard| shard.node.id == self.inner.node.id)
+        {
+            shard.own_ref_left.set(true);
+        }
+        (self.uri(), self.key).serialize(serializer)
     }
 }
 

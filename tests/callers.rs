@@ -223,19 +223,6 @@ fn a_key_travels_with_its_ref() {
 }
 
 #[test]
-fn a_ref_that_nobody_could_use_elsewhere_does_not_travel() {
-    bounded(|| {
-        let (listening, silent) = (server(1), client(1));
-        let relay = listening.register("relay", || Relay).unwrap();
-        let unreachable: EndpointRef = silent.register("doubler", || Doubler).unwrap();
-        let refused = seen_from(&silent, &relay).ask_blocking(Via { to: unreachable, number: 1 });
-        let Err(AskError::Unsendable { reason, .. }) = refused else { panic!("{refused:?}") };
-        assert!(!reason.is_empty());
-        end_all(&[listening, silent]);
-    });
-}
-
-#[test]
 fn a_reply_with_a_ref_reaches_a_thread_that_is_no_core() {
     bounded(|| {
         let (env, other) = (server(1), client(1));

@@ -236,7 +236,7 @@ fn an_endpoint_that_has_stopped_or_never_was_is_no_endpoint() {
             subject.ask_blocking(Errors).unwrap();
             let own = scene.answering.register_on(scene.core, "other", Subject::default).unwrap();
             let at_answering = if scene.distance.is_remote() {
-                scene.answering.endpoint_ref(&subject.uri().unwrap()).unwrap()
+                scene.answering.endpoint_ref(&subject.uri()).unwrap()
             } else {
                 subject.clone()
             };

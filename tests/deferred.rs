@@ -193,10 +193,7 @@ fn a_dropped_replier_is_an_error_at_once() {
 }
 
 fn stop(scene: &Scene, endpoint: &EndpointRef) {
-    let own = match endpoint.uri() {
-        Some(uri) => scene.answering.endpoint_ref(&uri).unwrap(),
-        None => endpoint.clone(),
-    };
+    let own = scene.answering.endpoint_ref(&endpoint.uri()).unwrap();
     assert!(scene.answering.stop(&own));
 }
 

@@ -49,7 +49,7 @@ fn a_lookup_finds_an_endpoint_of_its_own_env_and_of_a_peer() {
             for asking in [&env, &other] {
                 for found in lookups(asking, &uri(&env, name)) {
                     let found = found.unwrap();
-                    assert_eq!(found.uri().unwrap(), uri(&env, name));
+                    assert_eq!(found.uri(), uri(&env, name));
                     assert_eq!(found.ask_blocking(Run).unwrap(), run);
                 }
             }
@@ -226,9 +226,9 @@ fn an_advertised_host_is_what_refs_carry() {
         let env = builder("server", 1, config()).bind("127.0.0.1:0").advertise("localhost").start().unwrap();
         let endpoint = env.register("server", || Server(4)).unwrap();
         let port = env.address().unwrap().port().unwrap();
-        assert_eq!(endpoint.uri().unwrap(), format!("ringpost://server@localhost:{port}"));
+        assert_eq!(endpoint.uri(), format!("ringpost://server@localhost:{port}"));
         let other = serving(1, config());
-        for uri in [endpoint.uri().unwrap(), format!("ringpost://server@127.0.0.1:{port}")] {
+        for uri in [endpoint.uri(), format!("ringpost://server@127.0.0.1:{port}")] {
             assert_eq!(other.lookup_blocking(&uri).unwrap().ask_blocking(Run).unwrap(), 4, "{uri}");
         }
         end(&other);
@@ -242,7 +242,7 @@ fn an_env_on_the_ipv6_loopback_is_reached_however_its_address_is_written() {
         let (env, other) = (builder("server", 2, config()).bind("[::1]:0").start().unwrap(), client(1));
         let endpoint = env.register("server", || Server(6)).unwrap();
         let port = env.address().unwrap().port().unwrap();
-        assert_eq!(endpoint.uri().unwrap(), format!("ringpost://server@[::1]:{port}"));
+        assert_eq!(endpoint.uri(), format!("ringpost://server@[::1]:{port}"));
         let found = ["[::1]", "[0:0:0:0:0:0:0:1]", "[0::0:1]"]
             .map(|host| other.lookup_blocking(&format!("ringpost://server@{host}:{port}")).unwrap());
         for found in &found {

@@ -292,7 +292,7 @@ fn a_stop_waits_for_all_in_flight_and_what_is_queued() {
             let asks: Vec<_> = gates.iter().map(|gate| library.ask(Wait(gate.id))).collect();
             gates[..2].iter().for_each(|gate| gate.expect(Event::Entered));
             queued(scene, 1);
-            let own = library.uri().map_or(library.clone(), |uri| scene.answering.endpoint_ref(&uri).unwrap());
+            let own = scene.answering.endpoint_ref(&library.uri()).unwrap();
             assert!(scene.answering.stop(&own));
             gates[0].open();
             gates[2].expect(Event::Entered);

@@ -313,7 +313,7 @@ fn if_the_port_is_taken_the_next_one_is_used_and_refs_carry_it() {
         assert!(full.to_string().contains("Config::port_retries"), "{full}");
         let (tell, _told) = channel();
         let worker = second.register("worker", move || Worker::new(&tell)).unwrap();
-        assert_eq!(worker.uri().unwrap(), format!("ringpost://worker@127.0.0.1:{}", port + 2));
+        assert_eq!(worker.uri(), format!("ringpost://worker@127.0.0.1:{}", port + 2));
         assert_eq!(seen_from(&first, &worker).ask_blocking(Plain(3)).unwrap(), 3);
         drop(foreign);
         end(&first);

@@ -198,7 +198,7 @@ fn serves(scene: &Scene) {
     assert_eq!(ping.ask_blocking(Ping()).unwrap(), 7);
     let there = ping.clone();
     assert_eq!(scene.run(move || async move { there.ask(Ping()).await }).unwrap(), 7);
-    let own = scene.answering.endpoint_ref(&ping.uri().unwrap_or_default()).unwrap_or(ping);
+    let own = scene.answering.endpoint_ref(&ping.uri()).unwrap_or(ping);
     let before = eventually(&scene.answering, "it runs", |_| true).endpoints;
     assert!(scene.answering.stop(&own));
     eventually(&scene.answering, "its end", |now| now.endpoints == before - 1);
@@ -349,7 +349,7 @@ fn a_reply_may_do_anything_when_it_is_dropped_late_or_untaken_or_sent() {
                 expect_blown(reply.id);
             }
             assert_eq!(giver.ask_blocking(Ping()).unwrap(), 7, "the endpoint lives on");
-            let own = scene.answering.endpoint_ref(&giver.uri().unwrap_or_default()).unwrap_or(giver);
+            let own = scene.answering.endpoint_ref(&giver.uri()).unwrap_or(giver);
             assert!(scene.answering.stop(&own));
         });
     });

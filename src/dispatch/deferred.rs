@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::call::{Call, Origin};
-use crate::net::connection::ConnectionId;
 
 /// What a core and the replier of one ask share.
 #[derive(Debug)]
@@ -167,15 +166,9 @@ impl Deferrals {
         entry.is_some()
     }
 
-    /// A connection of this core has ended.
-    pub fn end_connection(&self, ended: ConnectionId) {
-        self.end_where(|call| matches!(call.origin, Origin::Peer(id) if id == ended));
-    }
-
-    /// A connection of another core has ended, over which asks may have been passed on.
-    pub fn end_passed(&self, ended: ConnectionId, owner: u16) {
-        let passed = |call: &Call| matches!(call.origin, Origin::Passed { core, connection } if (core, connection) == (owner, ended));
-        self.end_where(passed);
+    /// Nobody waits any longer for the asks of this origin.
+    pub fn end_of(&self, origin: Origin) {
+        self.end_where(|call| call.origin == origin);
     }
 
     /// Takes out all that are left; nobody can answer them any more but who calls this.

@@ -459,6 +459,17 @@ impl Dispatcher {
         self.deferrals.end_all();
     }
 
+    /// A connection has ended: nobody waits for the asks that came from there, so their handlers are stopped and their
+    /// repliers told. Those that still wait in an inbox are dropped when their turn comes, or their deadline.
+    pub fn give_up(&self, origin: Origin) {
+        self.deferrals.end_of(origin);
+        let slots: Vec<_> = self.slots.borrow().iter().flatten().cloned().collect();
+        for slot in slots {
+            slot.requests_of(origin).into_iter().for_each(|request| self.cancel(slot.id, origin, request));
+            contain(|| drop(slot));
+        }
+    }
+
     /// The asker of a call has given up: takes its message out of the inbox, stops its handler, or tells its replier.
     pub fn cancel(&self, id: EndpointId, origin: Origin, request: u64) {
         if self.deferrals.cancel(origin, request) {

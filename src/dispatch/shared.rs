@@ -86,6 +86,12 @@ impl InFlight {
         suspended.iter().find(|one| one.origin == origin && one.request == request).map(|one| one.task)
     }
 
+    /// The asks of this origin whose handlers wait.
+    pub fn requests_of(&self, origin: Origin) -> Vec<u64> {
+        let suspended = self.suspended.borrow();
+        suspended.iter().filter(|one| one.origin == origin && one.request != 0).map(|one| one.request).collect()
+    }
+
     /// What the endpoint is still to be told of.
     pub fn take_errors(&self) -> Vec<HandlerError> {
         self.errors.take()

@@ -51,6 +51,14 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The asks of this origin whose handlers are suspended.
+    pub(super) fn requests_of(&self, origin: Origin) -> Vec<u64> {
+        let current = self.current.get().filter(|(from, request)| *from == origin && *request != 0);
+        let mut requests = self.in_flight.as_ref().map_or_else(Vec::new, |all| all.requests_of(origin));
+        requests.extend(current.map(|(_, request)| request));
+        requests
+    }
+
     /// Whether this message may be handled now, as far as the handlers in flight are concerned.
     #[inline]
     pub(super) fn may_begin(&self, message: MessageId) -> bool {

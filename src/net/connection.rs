@@ -63,6 +63,9 @@ pub struct Connection {
     pub remote: Remote,
     /// Who the peer is, once it has said its hello.
     pub peer: Option<Peer>,
+    /// The outbox whose asks go over the connection: its own if we opened it; if the peer did, that of refs to the
+    /// peer, which does not listen.
+    pub serves: Option<u32>,
     /// The receiving half; `None` while its frames are handled.
     pub reader: Option<Reader>,
     /// The sending half.
@@ -105,6 +108,10 @@ impl Connection {
             phase: if role == Role::Accepted { Phase::Greeting } else { Phase::Connecting },
             remote,
             peer: None,
+            serves: match role {
+                Role::Accepted => None,
+                Role::Dialled { peer } => Some(peer),
+            },
             reader: Some(Reader::new(max_frame)),
             writer: Writer::default(),
             peer_max_frame: max_frame,

@@ -92,8 +92,8 @@ pub enum AskError {
         /// What the socket said.
         cause: Arc<str>,
     },
-    /// No connection to the peer could be made; nothing was sent.
-    #[error("cannot connect to {peer}: {cause}; does an env listen there?")]
+    /// No connection to the peer could be made, or it does not listen and has none open; nothing was sent.
+    #[error("cannot reach {peer}: {cause}")]
     Unreachable {
         /// The address of the peer.
         peer: Arc<str>,
@@ -177,6 +177,14 @@ pub enum SendError {
         queue: Arc<str>,
         /// Which setting bounds it.
         remedy: &'static str,
+    },
+    /// The peer does not listen, and no connection from it is open.
+    #[error("cannot reach {peer}: {cause}")]
+    Unreachable {
+        /// The endpoint and its node.
+        peer: Arc<str>,
+        /// What went wrong.
+        cause: Arc<str>,
     },
     /// This env is shutting down.
     #[error("{target} is stopping")]

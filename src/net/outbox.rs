@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::connection::ConnectionId;
 use super::peer::IndexHold;
+use super::roster::Route;
 use crate::executor::timers::TimerKey;
 use crate::wire::frame::{EndpointId, Frame, Resolved, Target, frame_length, set_deadline};
 
@@ -86,6 +87,12 @@ pub struct Outbox {
     pub failures: u32,
     /// The timer of the current state.
     pub timer: Option<TimerKey>,
+    /// The connection of another core that leads to a peer which does not listen, if this core has none. Kept as long
+    /// as it is open, so that messages do not overtake each other.
+    pub relay: Option<Arc<Route>>,
+    /// A ref to an endpoint of this node, which does not listen, has gone to the peer: the connection is not closed
+    /// when the last ref to the peer is gone, since it is the only way back.
+    pub way_back: bool,
     /// The last ref to the peer is gone: close when nothing is under way, and let go of the peer's index.
     pub forgotten: Option<Arc<IndexHold>>,
 }
@@ -103,6 +110,8 @@ impl Outbox {
             resolver: false,
             failures: 0,
             timer: None,
+            relay: None,
+            way_back: false,
             forgotten: None,
         }
     }
@@ -153,6 +162,7 @@ impl Outbox {
     /// The link is gone, or could not be made; ids from it are worthless. Returns the number of one-way messages
     /// that were waiting and are lost.
     pub fn link_lost(&mut self) -> u64 {
+        self.way_back = false;
         self.names.iter_mut().flatten().for_each(|name| name.resolved = None);
         count_one_way(&std::mem::take(&mut self.waiting))
     }

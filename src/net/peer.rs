@@ -8,7 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 /// Endpoint names that refs to one peer may have, as long as any of them lives.
 pub const MAX_NAMES: u32 = 65_536;
 
-/// A node that refs point at, known by its address.
+/// Begins what stands for the address of a node that does not listen; 16 hexadecimal digits of its id follow. No
+/// address of TCP looks like that.
+const CLIENT: &str = "client:";
+
+/// A node that refs point at, known by its address, or by its id if it does not listen.
 ///
 /// All refs of an env to one address share one `Peer`. Its index is the place of its outbox on every core; when the
 /// last ref is gone and every core is done with it the index is given back, and `serial` tells a later holder apart.
@@ -16,6 +20,7 @@ pub struct Peer {
     index: u32,
     serial: u64,
     address: Arc<str>,
+    client: Option<u64>,
     names: Mutex<HashMap<Arc<str>, u32>>,
     registry: Arc<Peers>,
 }
@@ -36,6 +41,12 @@ impl Peer {
     /// `host:port` or `unix:/path`.
     pub fn address(&self) -> &Arc<str> {
         &self.address
+    }
+
+    /// The id of a node that does not listen: it is reached over a connection that it has opened.
+    #[inline]
+    pub fn client(&self) -> Option<u64> {
+        self.client
     }
 
     /// The number of an endpoint name at this peer: the same for all refs with that name. None if the peer has
@@ -118,6 +129,15 @@ impl Peers {
 
     /// The peer at this address.
     pub fn at(self: &Arc<Peers>, address: &str) -> Arc<Peer> {
+        self.find(address, None)
+    }
+
+    /// The peer with this id, which does not listen.
+    pub fn client(self: &Arc<Peers>, node: u64) -> Arc<Peer> {
+        self.find(&format!("{CLIENT}{node:016x}"), Some(node))
+    }
+
+    fn find(self: &Arc<Peers>, address: &str, client: Option<u64>) -> Arc<Peer> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let mut table = lock(&self.table);
         if let Some(peer) = table.by_address.get(address).and_then(Weak::upgrade) {
@@ -131,6 +151,7 @@ impl Peers {
             index,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             address: address.into(),
+            client,
             names: Mutex::default(),
             registry: self.clone(),
         });

@@ -60,6 +60,15 @@ pub enum Via {
         /// The key that chose the core, if one did.
         key: Option<u16>,
     },
+    /// An endpoint of a peer that does not listen, through the core that has a connection with it.
+    Relayed {
+        /// That core.
+        core: u16,
+        /// Index of the peer.
+        peer: u32,
+        /// Number of the endpoint's name at the peer.
+        name: u32,
+    },
 }
 
 /// Who waits for the answer.
@@ -69,6 +78,13 @@ pub enum Waiter {
     Future(Option<Waker>),
     /// Another thread.
     Cell(Arc<AskCell>),
+    /// An ask of another core, which this core has relayed.
+    Core {
+        /// The core.
+        core: u16,
+        /// The ask, as that core knows it.
+        request: u64,
+    },
 }
 
 /// An ask without an answer.
@@ -200,10 +216,14 @@ impl Pending {
             self.slots[key.slot()].1 = State::Done(answer);
             return Some(Completed { timer, notify: Notify::Task(wake) });
         }
-        let (_, State::Waiting(Waiting { waiter: Waiter::Cell(cell), .. })) = self.slots.remove(key.slot()) else {
-            unreachable!("it was found waiting with a cell above");
+        let notify = match self.slots.remove(key.slot()).1 {
+            State::Waiting(Waiting { waiter: Waiter::Cell(cell), .. }) => Notify::Cell(cell, answer),
+            State::Waiting(Waiting { waiter: Waiter::Core { core, request }, .. }) => {
+                Notify::Core { core, request, answer }
+            }
+            _ => unreachable!("it was found waiting, and not by a future, above"),
         };
-        Some(Completed { timer, notify: Notify::Cell(cell, answer) })
+        Some(Completed { timer, notify })
     }
 
     /// The answer of an ask whose future is on this core.
@@ -247,6 +267,18 @@ impl Pending {
             Poll::Ready(answer) => Some(answer),
             Poll::Pending => None,
         }
+    }
+
+    /// The ask that was relayed for this ask of another core.
+    pub fn relayed(&self, core: u16, request: u64) -> Option<AskKey> {
+        self.slots.iter().find_map(|(slot, (serial, state))| match state {
+            State::Waiting(Waiting { waiter: Waiter::Core { core: c, request: r }, .. })
+                if (*c, *r) == (core, request) =>
+            {
+                Some(AskKey::new(slot, *serial))
+            }
+            _ => None,
+        })
     }
 
     /// The keys of all asks that wait and went where `matches` says.
@@ -296,12 +328,22 @@ pub enum Notify {
     Task(Option<Waker>),
     /// Another thread, with its answer.
     Cell(Arc<AskCell>, Result<Parcel, AskError>),
+    /// An ask of another core, with its answer.
+    Core {
+        /// The core.
+        core: u16,
+        /// The ask, as that core knows it.
+        request: u64,
+        /// The answer.
+        answer: Result<Parcel, AskError>,
+    },
 }
 
 impl Notify {
-    /// Wakes. Wakers may run any code, so no table is borrowed here.
+    /// Wakes. Wakers may run any code, so no table is borrowed here. What is for another core comes back: the core, its
+    /// ask, the answer.
     #[inline]
-    pub fn wake(self) {
+    pub fn wake(self) -> Option<(u16, u64, Result<Parcel, AskError>)> {
         match self {
             Notify::Task(waker) => {
                 if let Some(waker) = waker {
@@ -309,7 +351,9 @@ impl Notify {
                 }
             }
             Notify::Cell(cell, answer) => cell.answer.put(answer),
+            Notify::Core { core, request, answer } => return Some((core, request, answer)),
         }
+        None
     }
 }
 
@@ -380,6 +424,17 @@ mod tests {
             assert_eq!(cell.answer.wait().unwrap().take::<u8>().unwrap(), 5);
             assert!(pending.is_empty());
         }
+    }
+
+    #[test]
+    fn a_relayed_ask_is_found_by_its_asker_and_its_answer_goes_there() {
+        let mut pending = Pending::new(10);
+        let key = pending.next_key();
+        pending.insert(key, waiting(Waiter::Core { core: 3, request: 7 }, 1));
+        assert_eq!((pending.relayed(3, 7), pending.relayed(7, 3)), (Some(key), None));
+        let (core, request, answer) = pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake().unwrap();
+        assert_eq!((core, request, answer.unwrap().take::<u8>().unwrap()), (3, 7, 5));
+        assert!(pending.is_empty() && pending.relayed(3, 7).is_none());
     }
 
     #[test]

@@ -128,14 +128,17 @@ struct Node {
 }
 
 impl Roster {
-    /// A connection of `core` is open: its peer has said this hello.
-    pub fn enter(&self, core: u16, connection: ConnectionId, remote: Remote, hello: &Hello) -> Peer {
+    /// A connection of `core` is open: its peer has said this hello. `routed` says that the peer can be asked over it
+    /// by its id.
+    pub fn enter(&self, core: u16, connection: ConnectionId, remote: Remote, hello: &Hello, routed: bool) -> Peer {
         let mut table = self.lock();
         let table = &mut *table;
         table.last += 1;
         let node = table.nodes.entry(hello.incarnation).or_default();
         node.connections.fetch_add(1, Ordering::Relaxed);
-        node.routes.push(Arc::new(Route { core, connection, open: AtomicBool::new(true) }));
+        if routed {
+            node.routes.push(Arc::new(Route { core, connection, open: AtomicBool::new(true) }));
+        }
         let peer = Peer(Arc::new(Inner {
             name: hello.name.clone(),
             advertised: hello.advertised.clone(),
@@ -155,8 +158,7 @@ impl Roster {
         let Entry::Occupied(mut node) = table.nodes.entry(peer.node_id()) else { return };
         let ended = |route: &Arc<Route>| (route.core, route.connection) == (core, connection);
         node.get_mut().routes.extract_if(.., |route| ended(route)).for_each(|r| r.open.store(false, Ordering::Release));
-        node.get().connections.fetch_sub(1, Ordering::Relaxed);
-        if node.get().routes.is_empty() {
+        if node.get().connections.fetch_sub(1, Ordering::Relaxed) == 1 {
             node.remove();
         }
     }
@@ -166,7 +168,7 @@ impl Roster {
         self.lock().peers.get(&(core, connection)).cloned()
     }
 
-    /// A way to the node with this id: a connection of `core` if it has one, else the oldest of another core.
+    /// A way to the node with this id: the oldest connection of `core`, or of another core if it has none.
     pub fn route_to(&self, node: u64, core: u16) -> Option<Arc<Route>> {
         let table = self.lock();
         let routes = &table.nodes.get(&node)?.routes;
@@ -199,12 +201,13 @@ mod tests {
     fn a_node_is_reached_over_its_open_connections_the_own_core_first() {
         let roster = Roster::default();
         let id = |slot| ConnectionId { slot, generation: 0 };
-        let first = roster.enter(0, id(7), Remote::Unix, &hello(42));
-        let second = roster.enter(1, id(7), Remote::Unix, &hello(42));
-        let other = roster.enter(1, id(8), Remote::Unix, &hello(43));
+        let first = roster.enter(0, id(7), Remote::Unix, &hello(42), true);
+        let second = roster.enter(1, id(7), Remote::Unix, &hello(42), true);
+        let other = roster.enter(1, id(8), Remote::Unix, &hello(43), false);
         assert!(first != second && first.node_id() == second.node_id() && second != other);
         assert_eq!((first.connections(), other.connections()), (2, 1));
         assert_eq!(roster.peer(1, id(7)), Some(second.clone()));
+        assert!(roster.route_to(43, 1).is_none(), "nobody is asked over a connection that we opened");
         let over = |core| roster.route_to(42, core).map(|route| (route.core, route.connection));
         assert_eq!((over(0), over(1), over(2)), (Some((0, id(7))), Some((1, id(7))), Some((0, id(7)))));
         let route = roster.route_to(42, 0).unwrap();

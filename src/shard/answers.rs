@@ -155,7 +155,9 @@ impl Shard {
         let completed = self.pending.borrow_mut().complete(key, answer);
         if let Some(completed) = completed {
             self.timers.borrow_mut().cancel(completed.timer);
-            completed.notify.wake();
+            if let Some((core, request, answer)) = completed.notify.wake() {
+                self.answer_relayed(core, request, answer);
+            }
         }
     }
 
@@ -191,7 +193,7 @@ impl Shard {
                     None => format!("{name} in env {}", self.node.name).into(),
                 }
             }
-            Via::Peer { peer, name, .. } => {
+            Via::Peer { peer, name, .. } | Via::Relayed { peer, name, .. } => {
                 let outboxes = self.outboxes.borrow();
                 let outbox = outboxes.get(peer as usize).and_then(Option::as_ref);
                 outbox.map_or_else(|| "a forgotten peer".into(), |outbox| outbox.describe(name))
@@ -215,6 +217,11 @@ impl Shard {
             Answer::Failure(failure) => frame::write_failure(out, request, resolved, &failure),
         }
         self.count(|counters| counters.replies_out += 1);
+        if self.own_ref_left.take()
+            && let Some(peer) = connection.serves
+        {
+            self.keep_way_back(peer);
+        }
         self.mark_dirty(connection);
         if self.is_hopeless(connection) {
             drop(connections);
@@ -285,7 +292,7 @@ impl Shard {
     }
 
     /// The future of an ask is gone: frees its slot and tells the other side.
-    pub fn abandon_ask(self: &Rc<Self>, key: AskKey) {
+    pub fn abandon_ask(&self, key: AskKey) {
         let forgotten = self.pending.borrow_mut().forget(key);
         if let Some(Forgotten::Waiting(waiting)) = forgotten {
             self.timers.borrow_mut().cancel(waiting.timer);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lanes::{LaneFull, LaneItem};
+use super::relay::{Asker, ClientWay, Relay, no_way, no_way_to_send};
 use super::shard::Shard;
 use super::timeouts::Timer;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
@@ -14,10 +15,10 @@ use crate::mesh::parcel::Parcel;
 use crate::net::errors::{AskError, SendError};
 use crate::net::peer::Peer;
 use crate::net::pending::{AskKey, LimitedBy, Via, Waiter, Waiting};
-use crate::wire::codec;
+use crate::wire::codec::{self, CodecError};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, FrameTooLarge, RequestHead, Route, Target, core_of_key};
-use crate::wire::message::{Ask, Message, OneWay};
+use crate::wire::message::{Ask, MessageId, OneWay};
 
 /// Whom a ref points at.
 #[derive(Clone, Debug)]
@@ -57,17 +58,24 @@ pub struct AskOptions {
 }
 
 /// How long an ask may take.
-struct Limit {
-    /// When it ends, in nanoseconds of the core's clock.
-    deadline: u64,
-    timeout_ns: u64,
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    /// When it ends, in nanoseconds of the clock of all cores.
+    pub(super) deadline: u64,
+    pub(super) timeout_ns: u64,
     /// What is left of it.
-    left_ns: u64,
-    limited_by: LimitedBy,
+    pub(super) left_ns: u64,
+    pub(super) limited_by: LimitedBy,
+}
+
+impl Limit {
+    /// Of a one-way message.
+    pub(super) const NONE: Limit =
+        Limit { deadline: NO_DEADLINE, timeout_ns: 0, left_ns: 0, limited_by: LimitedBy::Config };
 }
 
 /// Why a request could not be handed on.
-enum Refusal {
+pub(super) enum Refusal {
     Unsendable(String),
     TooLarge(FrameTooLarge),
     Overloaded(Arc<str>, &'static str),
@@ -80,12 +88,9 @@ impl Shard {
         if self.closing.get().is_some() {
             return Err(AskError::Stopped { target: self.node.name.as_str().into() });
         }
-        if !self.pending.borrow().has_room() {
-            self.count(|counters| counters.overloaded_pending += 1);
-            let queue = format!("the table of pending asks of core {}", self.core).into();
-            return Err(AskError::Overloaded { queue, remedy: "await answers first, or raise Config::pending_asks" });
-        }
-        let Limit { deadline, timeout_ns, left_ns, limited_by } = self.limit(&options);
+        self.check_pending()?;
+        let limit = self.limit(&options);
+        let Limit { deadline, timeout_ns, left_ns, limited_by } = limit;
         if left_ns == 0 {
             self.count(|counters| counters.timeouts += 1);
             let (after, setting) = (Duration::from_nanos(timeout_ns), limited_by.setting());
@@ -120,11 +125,24 @@ impl Shard {
                 }
             }
             Destination::Peer { peer, name, index } => {
-                let deadline_us = u32::try_from(left_ns / 1000).ok();
                 let named = Named { peer, name, index: *index, key: options.key };
-                let written = self.write_request(&named, key.0, &message, deadline_us);
-                written.map_err(|refusal| refusal.into_ask(self.name_of(to)))?;
-                let via = Via::Peer { peer: peer.index(), name: *index, key: options.key };
+                let via = match peer.client().map(|node| self.way_to_client(&named, node)) {
+                    None | Some(ClientWay::Own) => {
+                        let deadline_us = u32::try_from(left_ns / 1000).ok();
+                        let encode = |out: &mut Vec<u8>| codec::encode(&message, out);
+                        self.write_request(&named, key.0, M::ID, deadline_us, encode)
+                            .map_err(|refusal| refusal.into_ask(self.name_of(to)))?;
+                        Via::Peer { peer: peer.index(), name: *index, key: options.key }
+                    }
+                    Some(ClientWay::Through(route)) => {
+                        let asker = Asker { core: self.core, request: key.0, limit };
+                        let relay = Relay::new(asker, &route, &named, message);
+                        self.lane_request(route.core, LaneItem::Relay(relay))
+                            .map_err(|full| self.lane_full(route.core, &full).into_ask("".into()))?;
+                        Via::Relayed { core: route.core, peer: peer.index(), name: *index }
+                    }
+                    Some(ClientWay::Closed) => return Err(no_way(&named)),
+                };
                 self.pending.borrow_mut().insert(key, waiting(via));
                 self.count(|counters| counters.asks_peer += 1);
             }
@@ -185,7 +203,20 @@ impl Shard {
             }
             Destination::Peer { peer, name, index } => {
                 let named = Named { peer, name, index: *index, key };
-                self.write_request(&named, 0, &message, None).map_err(|refusal| refusal.into_send(self.name_of(to)))?;
+                match peer.client().map(|node| self.way_to_client(&named, node)) {
+                    None | Some(ClientWay::Own) => {
+                        let encode = |out: &mut Vec<u8>| codec::encode(&message, out);
+                        self.write_request(&named, 0, M::ID, None, encode)
+                            .map_err(|refusal| refusal.into_send(self.name_of(to)))?;
+                    }
+                    Some(ClientWay::Through(route)) => {
+                        let asker = Asker { core: self.core, request: 0, limit: Limit::NONE };
+                        let relay = Relay::new(asker, &route, &named, message);
+                        self.lane_request(route.core, LaneItem::Relay(relay))
+                            .map_err(|full| self.lane_full(route.core, &full).into_send(self.name_of(to)))?;
+                    }
+                    Some(ClientWay::Closed) => return Err(no_way_to_send(&named)),
+                }
                 self.count(|counters| counters.sends_peer += 1);
             }
         }
@@ -203,12 +234,15 @@ impl Shard {
     }
 
     /// Tells the receiver of an ask that nobody waits any longer.
-    pub fn cancel(self: &Rc<Self>, via: &Via, key: AskKey) {
+    pub fn cancel(&self, via: &Via, key: AskKey) {
         match *via {
             Via::Env { id, core } if core == self.core => self.dispatcher.cancel(id, Origin::Here, key.0),
             Via::Env { id, core } => {
                 let origin = Origin::Core(self.core);
                 self.lane_cancel(core, LaneItem::Cancel { endpoint: id, origin, request: key.0 });
+            }
+            Via::Relayed { core, .. } => {
+                self.lane_cancel(core, LaneItem::CancelRelayed { core: self.core, request: key.0 });
             }
             Via::Peer { peer, name, key: chosen } => {
                 let outboxes = self.outboxes.borrow();
@@ -224,12 +258,25 @@ impl Shard {
         }
     }
 
-    fn write_request<M: Message>(
+    /// Whether one more ask fits into the table of those that wait.
+    #[inline]
+    pub(super) fn check_pending(&self) -> Result<(), AskError> {
+        if self.pending.borrow().has_room() {
+            return Ok(());
+        }
+        self.count(|counters| counters.overloaded_pending += 1);
+        let queue = format!("the table of pending asks of core {}", self.core).into();
+        Err(AskError::Overloaded { queue, remedy: "await answers first, or raise Config::pending_asks" })
+    }
+
+    #[inline]
+    pub(super) fn write_request(
         &self,
         to: &Named<'_>,
         request: u64,
-        message: &M,
+        message: MessageId,
         deadline_us: Option<u32>,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
     ) -> Result<(), Refusal> {
         let mut outboxes = self.outboxes.borrow_mut();
         let outbox = self.outbox(&mut outboxes, to.peer);
@@ -238,7 +285,7 @@ impl Shard {
             request,
             target: resolved.map_or(Target::Name(to.name), |resolved| Target::Id(resolved.endpoint)),
             route: route(to.key, resolved.and_then(|resolved| resolved.core)),
-            message: M::ID,
+            message,
             deadline_us,
         };
         let bound = self.node.config.outbox_bytes;
@@ -255,14 +302,16 @@ impl Shard {
                 }
                 let limit = connection.peer_max_frame;
                 let out = connection.writer.buffer(&mut self.spares.borrow_mut());
-                append(out, &head, message, limit).inspect_err(|refusal| self.count_too_large(refusal))?;
+                append(out, &head, encode, limit).inspect_err(|refusal| self.count_too_large(refusal))?;
+                outbox.way_back |= self.own_ref_left.take();
                 self.mark_dirty(connection);
             }
             None => {
                 if outbox.waiting.len() >= bound {
                     return Err(full());
                 }
-                append(&mut outbox.waiting, &head, message, u32::MAX)?;
+                append(&mut outbox.waiting, &head, encode, u32::MAX)?;
+                outbox.way_back |= self.own_ref_left.take();
                 drop(connections);
                 self.dial(outbox, to.peer.index());
             }
@@ -284,17 +333,29 @@ impl Shard {
 }
 
 /// An endpoint of a peer, and which of its instances.
-struct Named<'a> {
-    peer: &'a Arc<Peer>,
-    name: &'a Arc<str>,
-    index: u32,
-    key: Option<u16>,
+pub(super) struct Named<'a> {
+    pub(super) peer: &'a Arc<Peer>,
+    pub(super) name: &'a Arc<str>,
+    pub(super) index: u32,
+    pub(super) key: Option<u16>,
+}
+
+impl Named<'_> {
+    /// `name@address`, for people.
+    pub(super) fn describe(&self) -> Arc<str> {
+        format!("{}@{}", self.name, self.peer.address()).into()
+    }
 }
 
 #[inline]
-fn append<M: Message>(out: &mut Vec<u8>, head: &RequestHead<'_>, message: &M, limit: u32) -> Result<(), Refusal> {
+fn append(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_>,
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+    limit: u32,
+) -> Result<(), Refusal> {
     let mut draft = Draft::request(out, head);
-    codec::encode(message, draft.payload()).map_err(|error| Refusal::Unsendable(error.to_string()))?;
+    encode(draft.payload()).map_err(|error| Refusal::Unsendable(error.to_string()))?;
     draft.finish(limit).map_err(Refusal::TooLarge)
 }
 
@@ -318,7 +379,7 @@ fn refused(code: FailureCode, queue: String, name: &Arc<str>) -> SendError {
 }
 
 impl Refusal {
-    fn into_ask(self, target: Arc<str>) -> AskError {
+    pub(super) fn into_ask(self, target: Arc<str>) -> AskError {
         match self {
             Refusal::Unsendable(reason) => AskError::Unsendable { target, reason: reason.into() },
             Refusal::TooLarge(error) => AskError::Unsendable { target, reason: error.to_string().into() },

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
-use crate::dispatch::call::ReplyPath;
+use crate::dispatch::call::{Origin, ReplyPath};
 use crate::net::connection::{Connection, ConnectionId, Phase, Role};
 use crate::net::reader::{Incoming, ProtocolError, Reader};
 use crate::net::remote::Remote;
@@ -173,7 +173,8 @@ impl Shard {
         let Some(connection) = connections.get(id) else { return };
         connection.phase = Phase::Open;
         connection.peer_max_frame = hello.max_frame;
-        connection.peer = Some(self.node.roster.enter(self.core, id, connection.remote, hello));
+        let routed = connection.role == Role::Accepted;
+        connection.peer = Some(self.node.roster.enter(self.core, id, connection.remote, hello, routed));
         self.begin_keepalive(connection);
         tracing::debug!(peer = %connection.remote, node = hello.name, cores = hello.cores, "a connection is open");
         match connection.role {
@@ -275,7 +276,7 @@ impl Shard {
             self.node.roster.leave(self.core, id);
         }
         self.act(Action::Close(id));
-        if let Role::Dialled { peer } = connection.role
+        if let Some(peer) = connection.serves
             && let Some(connection) = connections.remove(id)
         {
             // Out of the table while its asks end, since their wakers may come back in here.
@@ -285,8 +286,7 @@ impl Shard {
         } else {
             drop(connections);
         }
-        // Nobody waits for what repliers still owe over it.
-        self.dispatcher.deferrals().end_connection(id);
+        self.dispatcher.give_up(Origin::Peer(id));
         self.tell_connection_ended(id);
     }
 

@@ -8,10 +8,12 @@ use crate::dispatch::inbox::Envelope;
 use crate::mesh::lane::{LaneReceiver, LaneSender, lane};
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::ConnectionId;
+use crate::net::errors::AskError;
 use crate::wire::failure::OwnedFailure;
 use crate::wire::frame::EndpointId;
 
 use super::node::Injected;
+use super::relay::Relay;
 use super::shard::Shard;
 
 /// What one core tells another.
@@ -46,6 +48,22 @@ pub enum LaneItem {
         /// The connection.
         connection: ConnectionId,
     },
+    /// Send this to a peer that only you have a connection with.
+    Relay(Box<Relay>),
+    /// The answer to an ask that you relayed.
+    Relayed {
+        /// The ask.
+        request: u64,
+        /// The reply, or what went wrong.
+        answer: Box<Result<Parcel, AskError>>,
+    },
+    /// An ask that was relayed to you has been given up.
+    CancelRelayed {
+        /// The core that relayed it.
+        core: u16,
+        /// The ask, as that core knows it.
+        request: u64,
+    },
     /// The asker has given up.
     Cancel {
         /// The endpoint that was asked.
@@ -63,6 +81,7 @@ impl LaneItem {
     fn bytes(&self) -> usize {
         match self {
             LaneItem::Request { envelope, .. } => envelope.body.bytes_outside(),
+            LaneItem::Relay(relay) => relay.bytes(),
             _ => 0,
         }
     }

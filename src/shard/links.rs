@@ -259,8 +259,8 @@ impl Shard {
             .link
             .connection()
             .and_then(|id| self.connections.borrow_mut().get(id).map(|connection| connection.writer.backlog()));
-        let idle = outbox.waiting.is_empty() && unsent.unwrap_or(0) == 0;
-        if idle && self.pending.borrow().keys(|via| went_to(via, peer)).is_empty() {
+        let idle = outbox.waiting.is_empty() && unsent.unwrap_or(0) == 0 && !outbox.way_back;
+        if idle && self.pending.borrow().keys(|via| refers_to(via, peer)).is_empty() {
             let outbox = slot.take();
             drop(outboxes);
             if let Some(outbox) = outbox {
@@ -284,8 +284,25 @@ impl Shard {
     /// Drops an outbox in which nothing is under way, with its connection.
     fn discard(&self, mut outbox: Outbox) {
         self.disarm_peer(&mut outbox);
-        if let Link::Up(id) | Link::Dialling(Some(id)) = outbox.link {
+        let (Link::Up(id) | Link::Dialling(Some(id))) = outbox.link else { return };
+        let accepted = match self.connections.borrow_mut().get(id) {
+            Some(connection) if connection.role == Role::Accepted => {
+                connection.serves = None;
+                true
+            }
+            _ => false,
+        };
+        // A connection that the peer has opened is the peer's to close.
+        if !accepted {
             self.close(id, "nobody refers to the peer any more", false);
+        }
+    }
+
+    /// A ref to an endpoint of this node, which does not listen, leaves for this peer.
+    #[cold]
+    pub(super) fn keep_way_back(&self, peer: u32) {
+        if let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize) {
+            outbox.way_back = true;
         }
     }
 
@@ -300,8 +317,9 @@ impl Shard {
     }
 
     /// A one-way message went to an endpoint that the peer no longer has: the next one uses the name.
-    pub(super) fn on_gone(&self, role: Role, endpoint: EndpointId) {
-        if let Role::Dialled { peer } = role
+    pub(super) fn on_gone(&self, id: ConnectionId, endpoint: EndpointId) {
+        let serves = self.connections.borrow_mut().get(id).and_then(|connection| connection.serves);
+        if let Some(peer) = serves
             && let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize)
         {
             outbox.unresolve(endpoint);
@@ -320,6 +338,11 @@ impl Shard {
 
 fn went_to(via: &Via, index: u32) -> bool {
     matches!(via, Via::Peer { peer, .. } if *peer == index)
+}
+
+/// Whether an ask refers to the peer's outbox of this core, if only to be described.
+fn refers_to(via: &Via, index: u32) -> bool {
+    went_to(via, index) || matches!(via, Via::Relayed { peer, .. } if *peer == index)
 }
 
 /// Resolves a host name on a thread of its own, since the system's resolver blocks. There is at most one such thread

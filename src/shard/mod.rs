@@ -19,6 +19,7 @@ pub mod lanes;
 pub mod links;
 pub mod node;
 pub mod placement;
+pub mod relay;
 pub mod requests;
 pub mod rest;
 pub mod room;

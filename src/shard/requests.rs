@@ -17,17 +17,15 @@ impl Shard {
     #[inline]
     pub fn on_frame(&self, id: ConnectionId, role: Role, frame: Frame<'_>, arrived: u64, path: &Rc<dyn ReplyPath>) {
         match frame {
-            Frame::Request { .. } if role != Role::Accepted && self.is_flooded(id) => {
-                self.count(|counters| counters.protocol_errors += 1);
-                let cause = "it sends requests over a connection that we opened while Config::outbox_bytes wait for it";
-                self.close(id, cause, true);
+            Frame::Request { head, .. } if role != Role::Accepted && self.is_flooded(id) => {
+                self.refuse_flood(id, head.request, path);
             }
             Frame::Request { head, payload } => self.on_request(id, &head, payload, arrived, path),
             Frame::Reply { request, resolved, payload } => {
                 self.count(|counters| counters.replies_in += 1);
                 let key = AskKey(request);
                 let decode = self.pending.borrow_mut().waiting(key).map(|waiting| (waiting.via, waiting.decode));
-                let Some((via, decode)) = decode.filter(|(via, _)| belongs(via, role)) else {
+                let Some((via, decode)) = decode.filter(|(via, _)| self.belongs(via, id, role)) else {
                     return self.count(|counters| counters.replies_late += 1);
                 };
                 self.note_resolved(&via, resolved);
@@ -41,7 +39,7 @@ impl Shard {
                 self.count(|counters| counters.replies_in += 1);
                 let key = AskKey(request);
                 let via = self.pending.borrow_mut().waiting(key).map(|waiting| waiting.via);
-                let Some(via) = via.filter(|via| belongs(via, role)) else {
+                let Some(via) = via.filter(|via| self.belongs(via, id, role)) else {
                     return self.count(|counters| counters.replies_late += 1);
                 };
                 match failure.code {
@@ -51,15 +49,35 @@ impl Shard {
                 self.fail(key, &failure);
             }
             Frame::Cancel { request, target, route } => self.on_cancel(id, request, target, route),
-            Frame::Gone { endpoint } => self.on_gone(role, endpoint),
+            Frame::Gone { endpoint } => self.on_gone(id, endpoint),
             Frame::Ping => self.on_ping(id),
             Frame::Pong | Frame::Skipped => {}
         }
     }
 
+    /// Whether much waits to be sent over a connection that we opened, and which is read all the same.
     fn is_flooded(&self, id: ConnectionId) -> bool {
-        let mut connections = self.connections.borrow_mut();
-        connections.get(id).is_some_and(|c| c.writer.backlog() > self.node.config.outbox_bytes)
+        self.backlog(id) > self.node.config.outbox_bytes
+    }
+
+    fn backlog(&self, id: ConnectionId) -> usize {
+        self.connections.borrow_mut().get(id).map_or(0, |connection| connection.writer.backlog())
+    }
+
+    /// Refuses a request over a connection that we opened, since too many answers wait there already; a peer that goes
+    /// on without reading even the refusals is closed.
+    #[cold]
+    fn refuse_flood(&self, id: ConnectionId, request: u64, path: &Rc<dyn ReplyPath>) {
+        self.count(|counters| counters.overloaded_outbox += 1);
+        if self.backlog(id) > self.node.config.outbox_bytes.saturating_mul(2) {
+            self.count(|counters| counters.slow_peers_closed += 1);
+            let cause = "it sends requests over a connection that we opened, and reads no answers: more than twice \
+                Config::outbox_bytes wait for it";
+            return self.close(id, cause, true);
+        }
+        let call = Call { origin: Origin::Peer(id), request, deadline: NO_DEADLINE, resolved: None };
+        let text = "the outbox of the asked node (Config::outbox_bytes)";
+        refuse(&call, path, FailureCode::Overloaded, text);
     }
 
     #[inline]
@@ -97,6 +115,18 @@ impl Shard {
                 }
             }
             None => refuse(&call, path, FailureCode::NoEndpoint, "no such core"),
+        }
+    }
+
+    /// Whether an answer over a connection can be meant for an ask that went `via`: nobody answers for another peer.
+    #[inline]
+    fn belongs(&self, via: &Via, id: ConnectionId, role: Role) -> bool {
+        match (via, role) {
+            (Via::Peer { peer, .. }, Role::Dialled { peer: dialled }) => *peer == dialled,
+            (Via::Peer { peer, .. }, Role::Accepted) => {
+                self.connections.borrow_mut().get(id).is_some_and(|connection| connection.serves == Some(*peer))
+            }
+            _ => false,
         }
     }
 
@@ -158,16 +188,12 @@ impl Shard {
             },
             LaneItem::Frame { connection, request, frame } => self.send_frame(connection, request, frame),
             LaneItem::ConnectionEnded { core, connection } => {
-                self.dispatcher.deferrals().end_passed(connection, core);
+                self.dispatcher.give_up(Origin::Passed { core, connection });
             }
+            LaneItem::Relay(relay) => self.on_relay(*relay),
+            LaneItem::Relayed { request, answer } => self.complete(AskKey(request), *answer),
+            LaneItem::CancelRelayed { core, request } => self.on_relay_cancelled(core, request),
             LaneItem::Cancel { endpoint, origin, request } => self.dispatcher.cancel(endpoint, origin, request),
         }
     }
-}
-
-/// Whether an answer over a connection with this role can be meant for an ask that went `via`: nobody answers for
-/// another peer.
-#[inline]
-fn belongs(via: &Via, role: Role) -> bool {
-    matches!((via, role), (Via::Peer { peer, .. }, Role::Dialled { peer: dialled }) if *peer == dialled)
 }

@@ -93,6 +93,8 @@ pub struct Shard {
     pub verifier: Cell<Option<EndpointId>>,
     /// When the shutdown gives up waiting, once it has begun.
     pub closing: Cell<Option<u64>>,
+    /// A ref to an endpoint of this env, which does not listen, was just encoded.
+    pub own_ref_left: Cell<bool>,
     pub(super) clock: Cell<u64>,
 }
 
@@ -120,6 +122,7 @@ impl Shard {
             counters: RefCell::default(),
             verifier: Cell::new(None),
             closing: Cell::new(None),
+            own_ref_left: Cell::new(false),
             clock: Cell::new(clock),
             node,
         }

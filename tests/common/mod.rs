@@ -7,6 +7,7 @@ pub(crate) mod gate;
 pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod scene;
 
@@ -86,7 +87,7 @@ pub(crate) fn uri(env: &RpcEnv, name: &str) -> String {
 
 /// The ref that another env has to an endpoint of this one.
 pub(crate) fn seen_from(other: &RpcEnv, endpoint: &EndpointRef) -> EndpointRef {
-    other.endpoint_ref(&endpoint.uri().unwrap()).unwrap()
+    other.endpoint_ref(&endpoint.uri()).unwrap()
 }
 
 /// Shuts an env down and waits for its end.
