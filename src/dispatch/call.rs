@@ -88,6 +88,10 @@ pub trait WayBack: Send + Sync {
     fn send(&self, job: AtCore);
     /// Now, in nanoseconds of the core's clock.
     fn now(&self) -> u64;
+    /// The number of the core.
+    fn core(&self) -> u16;
+    /// As [`ReplyPath::peer`], from any thread. It locks a table: not for every message.
+    fn peer(&self, core: u16, connection: ConnectionId) -> Option<Peer>;
 }
 
 /// Answers a request that reaches no handler; nothing happens if no answer is expected.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::call::{NO_DEADLINE, Origin, ReplyPath, Responder};
+use crate::net::connection::ConnectionId;
 use crate::net::roster::Peer;
 use crate::wire::frame::EndpointId;
 
@@ -76,16 +77,24 @@ pub enum Caller {
     Gone,
 }
 
+impl Caller {
+    /// Who is behind the origin of a message that `here` handles.
+    pub(super) fn of(origin: Origin, here: u16, peer: impl FnOnce(u16, ConnectionId) -> Option<Peer>) -> Caller {
+        let connection = match origin {
+            Origin::Here => return Caller::Core(here.into()),
+            Origin::Core(core) => return Caller::Core(core.into()),
+            Origin::Peer(connection) => peer(here, connection),
+            Origin::Passed { core, connection } => peer(core, connection),
+        };
+        connection.map_or(Caller::Gone, Caller::Peer)
+    }
+}
+
 impl CallContext {
     /// Who sent the message.
     pub fn caller(&self) -> Caller {
         let path = self.path();
-        match self.responder.call().origin {
-            Origin::Here => Caller::Core(path.core().into()),
-            Origin::Core(core) => Caller::Core(core.into()),
-            Origin::Peer(id) => path.peer(path.core(), id).map_or(Caller::Gone, Caller::Peer),
-            Origin::Passed { core, connection } => path.peer(core, connection).map_or(Caller::Gone, Caller::Peer),
-        }
+        Caller::of(self.responder.call().origin, path.core(), |core, connection| path.peer(core, connection))
     }
 
     /// How long the asker will still wait; `None` for a one-way message. Zero once the deadline has passed. Reads the

@@ -34,7 +34,6 @@ use crate::wire::failure::{Failure, FailureCode, HandlerError};
 #[must_use = "dropping it tells the asker that it gets no answer"]
 pub struct Replier<R> {
     duty: Duty,
-    caller: Caller,
     reply: PhantomData<fn(R)>,
 }
 
@@ -48,12 +47,11 @@ struct Duty {
 impl<R> Replier<R> {
     /// Takes the duty to answer out of a handler's context.
     pub(super) fn new(context: &mut CallContext) -> (Replier<R>, Arc<Deferred>) {
-        let caller = context.caller();
         let path = context.path();
         let deferred = path.deferrals().open(*context.responder.call());
         let duty = Duty { deferred: deferred.clone(), back: path.way_back(), open: true };
         context.responder.pass_on();
-        (Replier { duty, caller, reply: PhantomData }, deferred)
+        (Replier { duty, reply: PhantomData }, deferred)
     }
 
     /// Answers with an error; see [`HandlerError::typed`] for one that the asker gets back as it is. The endpoint's
@@ -63,9 +61,10 @@ impl<R> Replier<R> {
         self.duty.settle(move |path, call| path.answer(call, Answer::Failure(error.failure())));
     }
 
-    /// Who asks.
+    /// Who asks. A peer is looked up now: once its connection has ended, this is [`Gone`](Caller::Gone).
     pub fn caller(&self) -> Caller {
-        self.caller.clone()
+        let back = &self.duty.back;
+        Caller::of(self.duty.deferred.call().origin, back.core(), |core, connection| back.peer(core, connection))
     }
 
     /// How long the asker will still wait; `None` if that is not known. Zero once the deadline has passed.
@@ -137,7 +136,7 @@ impl Drop for Duty {
 
 impl<R> fmt::Debug for Replier<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replier").field("caller", &self.caller).finish_non_exhaustive()
+        f.debug_struct("Replier").field("caller", &self.caller()).finish_non_exhaustive()
     }
 }
 

@@ -136,6 +136,14 @@ impl WayBack for Home {
     fn now(&self) -> u64 {
         now()
     }
+
+    fn core(&self) -> u16 {
+        self.core
+    }
+
+    fn peer(&self, core: u16, connection: ConnectionId) -> Option<Peer> {
+        self.node.roster.peer(core, connection)
+    }
 }
 
 impl Shard {
