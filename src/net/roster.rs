@@ -49,7 +49,7 @@ impl Peer {
         self.0.node
     }
 
-    /// Number of the connection, unique in this process.
+    /// Number of the connection, unique in this run of this env.
     pub fn connection(&self) -> u64 {
         self.0.number
     }
@@ -63,7 +63,8 @@ impl Peer {
 
 impl PartialEq for Peer {
     fn eq(&self, other: &Peer) -> bool {
-        self.0.number == other.0.number
+        // The numbers of two envs of one process may be the same.
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
