@@ -251,6 +251,30 @@ fn the_bytes_of_a_lane_are_bounded_values_included() {
     bounded(|| full_lane(Config { inbox_bytes: TWO_LARGE, ..config() }, LARGE, 2, "Config::inbox_bytes"));
 }
 
+#[test]
+fn a_cancellation_that_finds_its_lane_full_is_counted_and_its_work_is_done_in_vain() {
+    bounded(|| {
+        let limits = Config { lane_messages: 1, lane_overflow: 0, ..config() };
+        for distance in [Distance::Lane, Distance::PeerLane] {
+            at(distance, limits.clone(), |scene| {
+                let (worker, mut gate, running) = waiting(scene, true);
+                let unwanted = asks(scene, &worker, &Count, 1);
+                // One core is blocked, and takes no turn. At a peer the first two have crossed the lane too.
+                let in_lane = |now: CoreSnapshot| now.asks_lane == 1 || now.requests_passed == 3;
+                until("it is in the lane", || in_lane(scene.answering.snapshot().total()));
+                drop(unwanted);
+                until("it is counted", || scene.answering.snapshot().total().cancels_lost == 1);
+                gate.open();
+                block_on(running).unwrap();
+                // The lane has room a little later.
+                let next = worker.patient();
+                let handled = scene.run(move || async move { next.ask(Count).await });
+                assert_eq!(handled, Ok(3), "nobody could tell that it was not wanted");
+            });
+        }
+    });
+}
+
 /// Fills the injector of a core that is blocked, and sees one more ask and one more send refused.
 fn full_injector(limits: &Config, fill: impl Fn(&EndpointRef) -> bool, setting: &str) {
     let server = serve("127.0.0.1:0", limits.clone());
