@@ -64,6 +64,7 @@ mod listen;
 mod locator;
 mod patient;
 mod registration;
+mod typed_ref;
 
 // The floors below are open to this crate's own tests and benchmarks; their interfaces change at will.
 #[doc(hidden)]
@@ -89,6 +90,7 @@ pub use builder::Builder;
 pub use config::{Config, CoreSet};
 pub use dispatch::context::{CallContext, Caller, EndpointContext};
 pub use dispatch::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers};
+pub use dispatch::protocol::{Accepted, Accepts, Protocol};
 pub use dispatch::replier::Replier;
 pub use endpoint_ref::{Asking, EndpointRef};
 pub use env::RpcEnv;
@@ -108,5 +110,6 @@ pub use shard::counters::{CoreSnapshot, Snapshot};
 pub use shard::placement::Placement;
 pub use shard::sleep::{NotOnCore, Sleep, sleep};
 pub use shard::spawn::{JoinHandle, spawn};
+pub use typed_ref::TypedRef;
 pub use wire::failure::WireError;
 pub use wire::message::{Ask, Message, MessageId, OneWay};

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use super::context::{CallContext, EndpointContext};
 use super::erased::{Entry, Share, run_alone, run_async, run_deferred, run_shared, run_sync};
+use super::protocol::{Accepted, Protocol};
 use super::replier::Replier;
 use crate::wire::failure::HandlerError;
 use crate::wire::message::{Ask, Message, MessageId, OneWay};
@@ -82,20 +83,51 @@ pub trait HandleDeferred<M: Ask>: Endpoint {
 pub struct Handlers<E> {
     pub(super) entries: Vec<Entry<E>>,
     pub(super) concurrency: usize,
+    /// The messages of the protocols that are implemented, with the protocols' names.
+    required: Vec<(&'static str, Accepted)>,
 }
 
 impl<E: Endpoint> Handlers<E> {
     /// What the endpoint lists, unless it cannot be served like that.
     pub(super) fn of_endpoint() -> Result<Handlers<E>, HandlersError> {
-        let mut handlers = Handlers { entries: Vec::new(), concurrency: 1 };
+        let mut handlers = Handlers { entries: Vec::new(), concurrency: 1, required: Vec::new() };
         E::handlers(&mut handlers);
         if handlers.concurrency == 0 {
             return Err(HandlersError::NoConcurrency);
         }
-        match find_clash(&handlers.entries) {
-            Some(clash) => Err(clash),
+        match find_clash(&handlers.entries).or_else(|| handlers.find_missing()) {
+            Some(error) => Err(error),
             None => Ok(handlers),
         }
+    }
+
+    /// The endpoint implements the protocol `P`: its registration fails if a message of `P` has no handler here. It may
+    /// implement several, and handle further messages.
+    ///
+    /// ```
+    /// # use ringpost::*;
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Deposit(i64);
+    /// # message!(Deposit as "doc.Deposit" => i64);
+    /// # struct BankApi;
+    /// # protocol!(BankApi: Deposit);
+    /// # struct Bank;
+    /// # impl HandleSync<Deposit> for Bank {
+    /// #     fn handle(&mut self, m: Deposit, _: &mut CallContext) -> Result<i64, HandlerError> { Ok(m.0) }
+    /// # }
+    /// impl Endpoint for Bank {
+    ///     fn handlers(handlers: &mut Handlers<Self>) {
+    ///         handlers.implements::<BankApi>().ask_sync::<Deposit>();
+    ///     }
+    /// }
+    /// ```
+    pub fn implements<P: Protocol>(&mut self) -> &mut Self {
+        self.required.extend(P::MESSAGES.iter().map(|message| (std::any::type_name::<P>(), *message)));
+        self
+    }
+
+    fn find_missing(&self) -> Option<HandlersError> {
+        let missing = |(_, message): &&(_, Accepted)| self.entries.iter().all(|entry| entry.id != message.id);
+        self.required.iter().find(missing).map(|&(protocol, message)| HandlersError::Missing { protocol, message })
     }
 
     /// How many handlers of the kind [`HandleShared`] may be in flight at once: 1 unless given. 0 is an error of the
@@ -188,6 +220,14 @@ pub enum HandlersError {
         id: MessageId,
         /// The two names.
         names: (&'static str, &'static str),
+    },
+    /// It implements a protocol, but lists no handler for one of its messages.
+    #[error("it implements {protocol}, but has no handler for {:?} v{}", message.name, message.version)]
+    Missing {
+        /// The protocol's type.
+        protocol: &'static str,
+        /// The message.
+        message: Accepted,
     },
     /// It allows no handler at all.
     #[error("its concurrency is 0; it must be at least 1")]

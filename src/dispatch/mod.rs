@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod erased;
 pub mod handling;
 pub mod inbox;
+pub mod protocol;
 pub mod replier;
 pub mod shared;
 mod slot;
