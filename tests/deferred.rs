@@ -370,3 +370,26 @@ fn askers_of_several_nodes_with_the_same_request_ids_get_their_own_answers() {
         end(&server);
     });
 }
+
+#[test]
+fn a_replier_of_an_isolated_endpoint_works_as_any_other() {
+    bounded(|| {
+        let env = serving(1, config());
+        let ((give, given), (tell, _errors)) = (channel(), channel());
+        let make = move || Patient { give, errors: tell, kept: HashMap::new() };
+        let patient = env.register_isolated("patient", make).unwrap();
+        for how in [How::AtOnce, How::Task, How::Thread] {
+            assert_eq!(patient.ask_blocking(Later(7, how)).unwrap(), 7, "{how:?}");
+        }
+        let [first, second, dropped] = [1, 2, 3].map(|number| patient.ask(Later(number, How::Test)));
+        let [one, two, mut three] = [(); 3].map(|()| given.recv_timeout(LIMIT).unwrap());
+        drop(dropped);
+        within(three.cancelled());
+        one.reply(1);
+        assert_eq!(within(first).unwrap(), 1);
+        assert!(env.stop(&patient));
+        two.reply(2);
+        assert_eq!(within(second).unwrap(), 2);
+        end(&env);
+    });
+}
