@@ -25,7 +25,8 @@ pub struct Bound {
 
 impl Bound {
     pub(super) fn new(executor: Rc<Executor>) -> Bound {
-        BOUND.with(|bound| bound.borrow_mut().push(executor.clone()));
+        // On a thread that is ending wakes go the long way.
+        let _ = BOUND.try_with(|bound| bound.borrow_mut().push(executor.clone()));
         Bound { executor }
     }
 }

@@ -45,7 +45,8 @@ pub struct Entered {
 
 /// Enters a core on its thread.
 pub fn enter(shard: &Rc<Shard>) -> Entered {
-    let before = CURRENT.with(|current| current.replace(Some(shard.clone())));
+    // A runtime that a thread-local holds may end its core when the thread's own locals are gone already.
+    let before = CURRENT.try_with(|current| current.replace(Some(shard.clone()))).ok().flatten();
     Entered { before, _bound: shard.executor.bind_thread() }
 }
 
