@@ -108,7 +108,8 @@ impl Builder {
     pub fn start(self) -> Result<RpcEnv, StartError> {
         let (cpus, live) = (self.cores.cpus()?, self.host.live());
         let Prepared { node, address, starts } = self.prepare(cpus.len())?;
-        tracing::info!(env = node.name, cores = ?cpus, "starting");
+        let (told, capabilities) = (node.advertised.get(), &node.capabilities);
+        tracing::info!(env = node.name, address = told, %capabilities, cores = ?cpus, "starting");
         start_cores(&node, cpus.into_iter().zip(starts), live)?;
         Ok(RpcEnv::started(node, address))
     }
@@ -128,7 +129,8 @@ impl Builder {
     #[cfg(feature = "tokio-uring")]
     pub fn start_local(self) -> Result<RpcEnv, StartError> {
         let Prepared { node, address, starts } = self.prepare(1)?;
-        tracing::info!(env = node.name, "starting in a runtime that is there");
+        let (told, capabilities) = (node.advertised.get(), &node.capabilities);
+        tracing::info!(env = node.name, address = told, %capabilities, "starting in this thread's runtime");
         starts.into_iter().try_for_each(crate::host::tokio_uring::in_this_runtime)?;
         Ok(RpcEnv::started(node, address))
     }
@@ -161,7 +163,6 @@ impl Builder {
             }
             None => (Vec::new(), None),
         };
-        tracing::info!(env = node.name, address = node.advertised.get(), %capabilities, "prepared");
         let verifier = node.directory.reserve(VERIFIER, Place::EveryCore, cores as u32);
         let verifier = verifier.unwrap_or(EndpointId(0));
         let listeners = listeners.into_iter().map(Some).chain(repeat_with(|| None));

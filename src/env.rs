@@ -152,7 +152,8 @@ impl RpcEnv {
         self.0.node.shutdown(deadline);
     }
 
-    /// Completes when the env has shut down, under any executor. A task of this env's own cores does not live to see it.
+    /// Completes when all cores have ended, under any executor. A task of this env's own cores does not live to see it;
+    /// an isolated endpoint that still blocks is not waited for, nor is the last moment of its thread.
     pub async fn terminated(&self) {
         poll_fn(|cx| self.0.node.ended.poll(cx)).await;
     }

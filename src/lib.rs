@@ -27,6 +27,47 @@
 //! [`ask_blocking`](EndpointRef::ask_blocking), which answers with an error there. On other threads both work, under
 //! any executor. [`sleep`] waits for a time without blocking the core.
 //!
+//! # Beside tokio
+//!
+//! Callers may be tasks of any runtime. With the feature `tokio-uring`, which is on by default, cores can live in one too:
+//! [`Host::TokioUring`] gives each core's thread a `tokio_uring` runtime, so that handlers can await files, tokio's
+//! timers and channels; [`Builder::start_local`] puts an env of one core into a runtime that is there. Both wait in the
+//! runtime, not in the core's own ring, which takes longer: leave the default where latency decides.
+//!
+//! ```
+//! # #[cfg(feature = "tokio-uring")]
+//! # fn host() -> Result<(), Box<dyn std::error::Error>> {
+//! # use std::time::Duration;
+//! # use ringpost::{CallContext, CoreSet, Endpoint, Handle, HandlerError, Handlers, Host, RpcEnv, message};
+//! # #[derive(serde::Serialize, serde::Deserialize)]
+//! # struct Read { path: String }
+//! # message!(Read as "guide.Read" => Vec<u8>);
+//! # struct Files;
+//! # impl Endpoint for Files {
+//! #     fn handlers(handlers: &mut Handlers<Self>) { handlers.ask::<Read>(); }
+//! # }
+//! impl Handle<Read> for Files {
+//!     async fn handle(&mut self, read: Read, _: &mut CallContext) -> Result<Vec<u8>, HandlerError> {
+//!         let file = tokio_uring::fs::File::open(read.path).await?;
+//!         let (length, mut bytes) = file.read_at(vec![0; 4096], 0).await;
+//!         bytes.truncate(length?);
+//!         file.close().await?;
+//!         Ok(bytes)
+//!     }
+//! }
+//!
+//! let env = RpcEnv::builder("files").cores(CoreSet::count(1)).host(Host::TokioUring).start()?;
+//! let files = env.register("files", || Files)?;
+//! let name = files.ask_blocking(Read { path: "/proc/sys/kernel/ostype".into() })?;
+//! assert_eq!(name, b"Linux\n");
+//! # env.shutdown(Duration::from_secs(10));
+//! # env.await_termination()?;
+//! # Ok(())
+//! # }
+//! # #[cfg(feature = "tokio-uring")]
+//! # host().unwrap();
+//! ```
+//!
 //! # What is promised
 //!
 //! * Each ask has exactly one outcome: the reply, or an [`AskError`] that says what happened and where. Messages are
