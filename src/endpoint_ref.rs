@@ -18,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use crate::address::{EndpointUri, NodeAddress, SCHEME};
 use crate::dispatch::call::NO_DEADLINE;
 use crate::dispatch::directory::Place;
+use crate::dispatch::verifier::Found;
 use crate::error::LookupError;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_cell::AskCell;
@@ -28,6 +29,7 @@ use crate::shard::current;
 use crate::shard::node::{Injected, Job, Node, Refused, now};
 use crate::shard::shard::Shard;
 use crate::shard::spawn::{JoinHandle, job};
+use crate::steering::{PerCore, by_core};
 use crate::wire::frame::core_of_key;
 use crate::wire::message::{Ask, Message, OneWay};
 
@@ -49,12 +51,44 @@ pub struct EndpointRef {
 struct Inner {
     node: Arc<Node>,
     to: Destination,
+    /// The ways to the instances of a peer's endpoint, if a look-up has told that they are worth it.
+    per_core: Option<PerCore>,
+}
+
+impl Inner {
+    /// Where messages for this key go: the same for the whole life of a ref.
+    #[inline]
+    fn destination(&self, key: Option<u16>) -> &Destination {
+        match (key, &self.per_core) {
+            (Some(key), Some(ways)) => ways.by_key(&self.to, key),
+            _ => &self.to,
+        }
+    }
 }
 
 impl EndpointRef {
     pub(crate) fn local(node: &Arc<Node>, id: crate::wire::frame::EndpointId, place: Place, name: &str) -> EndpointRef {
         let to = Destination::Env { id, place, name: name.into() };
-        EndpointRef { inner: Arc::new(Inner { node: node.clone(), to }), key: None }
+        EndpointRef::new(node, to, None)
+    }
+
+    fn new(node: &Arc<Node>, to: Destination, per_core: Option<PerCore>) -> EndpointRef {
+        EndpointRef { inner: Arc::new(Inner { node: node.clone(), to, per_core }), key: None }
+    }
+
+    /// The same ref, now that its node has told where the endpoint is: messages go over a connection to that core.
+    pub(crate) fn steered(self, found: &Found) -> EndpointRef {
+        let (node, to) = (&self.inner.node, &self.inner.to);
+        match found.core {
+            _ if !found.steers || matches!(to, Destination::Env { .. }) => self,
+            None => EndpointRef::new(node, to.clone(), Some(PerCore::new(&node.peers, found.cores))),
+            // An endpoint with a thread of its own is behind all cores that have connections.
+            Some(core) if core >= found.cores => self,
+            Some(core) => match by_core(&node.peers, to, core) {
+                Some(straight) => EndpointRef::new(node, straight, None),
+                None => self,
+            },
+        }
     }
 
     pub(crate) fn resolve(node: &Arc<Node>, uri: &EndpointUri) -> Result<EndpointRef, LookupError> {
@@ -68,13 +102,13 @@ impl EndpointRef {
             return Ok(EndpointRef::local(node, id, place, &uri.name));
         }
         let peer = match &uri.node {
-            NodeAddress::Listening(address) => node.peers.at(&address.to_string()),
+            NodeAddress::Listening(address) => node.peers.at(&address.to_string(), None),
             NodeAddress::Client(id) => node.peers.client(*id),
         };
         let full = || LookupError::TooManyNames { address: peer.address().clone() };
         let index = peer.name_index(&uri.name).ok_or_else(full)?;
         let to = Destination::Peer { peer, name: uri.name.clone(), index };
-        Ok(EndpointRef { inner: Arc::new(Inner { node: node.clone(), to }), key: None })
+        Ok(EndpointRef::new(node, to, None))
     }
 
     pub(crate) fn destination(&self) -> &Destination {
@@ -176,7 +210,9 @@ impl EndpointRef {
     #[inline]
     pub fn send<M: OneWay>(&self, message: M) -> Result<(), SendError> {
         match current::get() {
-            Some(shard) if shard.sends_for == self.inner.node.id => shard.send(&self.inner.to, message, self.key),
+            Some(shard) if shard.sends_for == self.inner.node.id => {
+                shard.send(self.inner.destination(self.key), message, self.key)
+            }
             _ => self.send_outside(message),
         }
     }
@@ -188,7 +224,7 @@ impl EndpointRef {
                 let inherited = shard.dispatcher.inherited_deadline();
                 let waiter = Waiter::Future(None);
                 let options = AskOptions { timeout, since: None, key: self.key, waiter, inherited };
-                match shard.ask(&self.inner.to, message, options) {
+                match shard.ask(self.inner.destination(self.key), message, options) {
                     Ok(key) => State::OnCore { node: shard.node.id, core: shard.core, key },
                     Err(error) => State::Failed(error),
                 }
@@ -211,7 +247,7 @@ impl EndpointRef {
                 return shard.count(|counters| counters.cancelled += 1);
             }
             let options = AskOptions { timeout, since, key, waiter: Waiter::Cell(promise.cell.clone()), inherited };
-            match shard.ask(&to.to, message, options) {
+            match shard.ask(to.destination(key), message, options) {
                 Ok(key) if promise.hand_on(key) => {}
                 Ok(key) => shard.abandon_ask(key),
                 Err(error) => promise.keep(Err(error)),
@@ -227,7 +263,7 @@ impl EndpointRef {
     fn send_outside<M: OneWay>(&self, message: M) -> Result<(), SendError> {
         let (to, key) = (self.inner.clone(), self.key);
         let job = move |shard: &Rc<Shard>| {
-            if let Err(error) = shard.send(&to.to, message, key) {
+            if let Err(error) = shard.send(to.destination(key), message, key) {
                 shard.count(|counters| counters.sends_lost += 1);
                 tracing::warn!(kind = M::NAME, %error, "a one-way message was lost");
             }
@@ -449,8 +485,9 @@ impl PartialEq for EndpointRef {
     fn eq(&self, other: &EndpointRef) -> bool {
         let same = match (&self.inner.to, &other.inner.to) {
             (Destination::Env { id: a, .. }, Destination::Env { id: b, .. }) => a == b,
-            (Destination::Peer { peer: a, index: i, .. }, Destination::Peer { peer: b, index: j, .. }) => {
-                Arc::ptr_eq(a, b) && i == j
+            // Over which connections they go does not matter.
+            (Destination::Peer { peer: a, name: m, .. }, Destination::Peer { peer: b, name: n, .. }) => {
+                a.address() == b.address() && m == n
             }
             _ => false,
         };

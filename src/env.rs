@@ -100,8 +100,15 @@ impl RpcEnv {
         EndpointRef::resolve(&self.0.node, &endpoint.locate()?)
     }
 
-    /// A ref to this endpoint, as for [`endpoint_ref`](Self::endpoint_ref), after its node has said that it exists. It may be gone again by the time
-    /// of the first ask. Waits at most `Config::lookup_timeout`.
+    /// A ref to this endpoint, as for [`endpoint_ref`](Self::endpoint_ref), after its node has said that it exists. It may
+    /// be gone again by the time of the first ask. Waits at most `Config::lookup_timeout`.
+    ///
+    /// The node also says on which of its cores the endpoint is, and if it places connections by
+    /// [`Placement::Steered`](crate::Placement::Steered), the ref's messages go over connections to that core, or with
+    /// [`by_key`](EndpointRef::by_key) to the core that owns the key. That saves the way through another core of the
+    /// node, and costs a connection of each core here to each core there that is used. An endpoint that has moved since
+    /// is still reached. What `lookup` learnt does not travel with the ref: a ref that is decoded from a message goes
+    /// over the connection that refs without a look-up share.
     pub async fn lookup(&self, endpoint: impl Locator) -> Result<EndpointRef, LookupError> {
         let uri = endpoint.locate()?;
         let (endpoint, verifier) = self.with_verifier(&uri)?;
@@ -200,7 +207,7 @@ fn found_or_not(
 ) -> Result<EndpointRef, LookupError> {
     let uri = || uri.to_string().into();
     match found {
-        Ok(Some(_)) => Ok(endpoint),
+        Ok(Some(found)) => Ok(endpoint.steered(&found)),
         Ok(None) => Err(LookupError::NotFound { uri: uri() }),
         Err(AskError::Timeout { target, after, setting }) if setting == LimitedBy::Caller.setting() => {
             let error = AskError::Timeout { target, after, setting: "Config::lookup_timeout" };

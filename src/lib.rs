@@ -105,6 +105,7 @@ mod listen;
 mod locator;
 mod patient;
 mod registration;
+mod steering;
 mod typed_ref;
 
 // The floors below are open to this crate's own tests and benchmarks; their interfaces change at will.

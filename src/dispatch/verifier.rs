@@ -26,6 +26,10 @@ pub struct Found {
     pub endpoint: u32,
     /// Its core; none if every core has one.
     pub core: Option<u16>,
+    /// How many cores the node has.
+    pub cores: u16,
+    /// Whether the node takes a connection to the core that its peer wants.
+    pub steers: bool,
 }
 
 crate::message!(Lookup as "ringpost.Lookup" => Option<Found>);
@@ -34,12 +38,15 @@ crate::message!(Lookup as "ringpost.Lookup" => Option<Found>);
 #[derive(Debug)]
 pub struct EndpointVerifier {
     directory: Arc<Directory>,
+    cores: u16,
+    steers: bool,
 }
 
 impl EndpointVerifier {
-    /// A verifier of these names.
-    pub fn new(directory: Arc<Directory>) -> EndpointVerifier {
-        EndpointVerifier { directory }
+    /// A verifier of these names, in a node with this many cores. `steers` says whether it takes a connection to the core
+    /// that its peer wants.
+    pub fn new(directory: Arc<Directory>, cores: u16, steers: bool) -> EndpointVerifier {
+        EndpointVerifier { directory, cores, steers }
     }
 }
 
@@ -52,6 +59,7 @@ impl Endpoint for EndpointVerifier {
 impl HandleSync<Lookup> for EndpointVerifier {
     fn handle(&mut self, lookup: Lookup, _: &mut CallContext) -> Result<Option<Found>, HandlerError> {
         let found = self.directory.resolve(&lookup.name);
-        Ok(found.map(|at| Found { endpoint: at.endpoint.0, core: at.core }))
+        let (cores, steers) = (self.cores, self.steers);
+        Ok(found.map(|at| Found { endpoint: at.endpoint.0, core: at.core, cores, steers }))
     }
 }

@@ -15,6 +15,7 @@ use crate::shard::config::Config;
 use crate::shard::core::Core;
 use crate::shard::current::{self, Entered, Serving};
 use crate::shard::node::{Ending, Node};
+use crate::shard::placement::Placement;
 use crate::shard::shard::Shard;
 use crate::wire::failure::panic_text;
 use crate::wire::frame::EndpointId;
@@ -94,12 +95,13 @@ impl Life {
         let executor = Executor::new(&index, node.config.tasks);
         // The first to set it, as the door is this core's alone.
         let _ = node.cores[usize::from(core)].waker.set(ring.waker());
-        let directory = node.directory.clone();
+        let steers = node.config.placement == Placement::Steered;
+        let endpoint_verifier = EndpointVerifier::new(node.directory.clone(), node.core_count(), steers);
         let shard = Rc::new(Shard::new(node, core, executor));
         self.shard = Some(shard.clone());
         let entered = current::enter(&shard);
         if let Some(verifier) = verifier {
-            shard.host(verifier, VERIFIER.into(), || EndpointVerifier::new(directory), Box::new(|_| ()));
+            shard.host(verifier, VERIFIER.into(), || endpoint_verifier, Box::new(|_| ()));
             shard.verifier.set(Some(verifier));
         }
         if self.node.is_isolated(core) && !self.node.isolated_runs(core) {

@@ -73,6 +73,8 @@ pub struct Outbox {
     pub serial: u64,
     /// The peer's address.
     pub address: Arc<str>,
+    /// The core of the peer that connections should come to.
+    pub wanted_core: Option<u16>,
     /// The way to the peer.
     pub link: Link,
     /// Frames that wait for the link.
@@ -99,10 +101,11 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox without a connection.
-    pub fn new(serial: u64, address: Arc<str>) -> Outbox {
+    pub fn new(serial: u64, address: Arc<str>, wanted_core: Option<u16>) -> Outbox {
         Outbox {
             serial,
             address,
+            wanted_core,
             link: Link::Down,
             waiting: Vec::new(),
             names: Vec::new(),
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn waiting_frames_leave_in_order_without_the_dead_and_the_too_large() {
-        let mut outbox = Outbox::new(1, "h:1".into());
+        let mut outbox = Outbox::new(1, "h:1".into(), None);
         for (request, payload) in [(1, 0), (2, 0), (0, 0), (3, 1000), (0, 1000), (4, 0)] {
             push(&mut outbox.waiting, request, payload);
         }
@@ -260,7 +263,7 @@ mod tests {
 
     #[test]
     fn lost_one_way_messages_are_counted() {
-        let mut outbox = Outbox::new(1, "h:1".into());
+        let mut outbox = Outbox::new(1, "h:1".into(), None);
         for request in [1, 0, 0] {
             push(&mut outbox.waiting, request, 3);
         }

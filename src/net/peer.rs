@@ -12,15 +12,18 @@ pub const MAX_NAMES: u32 = 65_536;
 /// address of TCP looks like that.
 const CLIENT: &str = "client:";
 
-/// A node that refs point at, known by its address, or by its id if it does not listen.
+/// A node that refs point at, known by its address, or one core of it; or known by its id if
+/// it does not listen.
 ///
-/// All refs of an env to one address share one `Peer`. Its index is the place of its outbox on every core; when the
+/// All refs of an env to one address share one `Peer`; those that are for a certain core of it share another one, and so
+/// have connections of their own. Its index is the place of its outbox on every core; when the
 /// last ref is gone and every core is done with it the index is given back, and `serial` tells a later holder apart.
 pub struct Peer {
     index: u32,
     serial: u64,
     address: Arc<str>,
     client: Option<u64>,
+    wanted_core: Option<u16>,
     names: Mutex<HashMap<Arc<str>, u32>>,
     registry: Arc<Peers>,
 }
@@ -49,6 +52,11 @@ impl Peer {
         self.client
     }
 
+    /// The core of the node that connections to it should come to.
+    pub fn wanted_core(&self) -> Option<u16> {
+        self.wanted_core
+    }
+
     /// The number of an endpoint name at this peer: the same for all refs with that name. None if the peer has
     /// [`MAX_NAMES`] others.
     pub fn name_index(&self, name: &Arc<str>) -> Option<u32> {
@@ -75,8 +83,9 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let mut table = lock(&self.registry.table);
         // A new peer with this address may have taken the entry between the last ref's end and here.
-        if table.by_address.get(&self.address).is_some_and(|weak| weak.strong_count() == 0) {
-            table.by_address.remove(&self.address);
+        let key = (self.address.clone(), self.wanted_core);
+        if table.by_address.get(&key).is_some_and(|weak| weak.strong_count() == 0) {
+            table.by_address.remove(&key);
         }
         drop(table);
         let hold = Arc::new(IndexHold { index: self.index, registry: self.registry.clone() });
@@ -115,7 +124,7 @@ pub struct Peers {
 
 #[derive(Default)]
 struct Table {
-    by_address: HashMap<Arc<str>, Weak<Peer>>,
+    by_address: HashMap<(Arc<str>, Option<u16>), Weak<Peer>>,
     free: Vec<u32>,
     next: u32,
 }
@@ -127,20 +136,21 @@ impl Peers {
         Arc::new(Peers { table: Mutex::default(), forget: Box::new(forget) })
     }
 
-    /// The peer at this address.
-    pub fn at(self: &Arc<Peers>, address: &str) -> Arc<Peer> {
-        self.find(address, None)
+    /// The peer at this address, for connections to this core of it, or to any.
+    pub fn at(self: &Arc<Peers>, address: &str, wanted_core: Option<u16>) -> Arc<Peer> {
+        self.find(address, wanted_core, None)
     }
 
     /// The peer with this id, which does not listen.
     pub fn client(self: &Arc<Peers>, node: u64) -> Arc<Peer> {
-        self.find(&format!("{CLIENT}{node:016x}"), Some(node))
+        self.find(&format!("{CLIENT}{node:016x}"), None, Some(node))
     }
 
-    fn find(self: &Arc<Peers>, address: &str, client: Option<u64>) -> Arc<Peer> {
+    fn find(self: &Arc<Peers>, address: &str, wanted_core: Option<u16>, client: Option<u64>) -> Arc<Peer> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let key = (Arc::from(address), wanted_core);
         let mut table = lock(&self.table);
-        if let Some(peer) = table.by_address.get(address).and_then(Weak::upgrade) {
+        if let Some(peer) = table.by_address.get(&key).and_then(Weak::upgrade) {
             return peer;
         }
         let index = table.free.pop().unwrap_or_else(|| {
@@ -150,12 +160,13 @@ impl Peers {
         let peer = Arc::new(Peer {
             index,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
-            address: address.into(),
+            address: key.0.clone(),
+            wanted_core,
             client,
             names: Mutex::default(),
             registry: self.clone(),
         });
-        table.by_address.insert(peer.address.clone(), Arc::downgrade(&peer));
+        table.by_address.insert(key, Arc::downgrade(&peer));
         peer
     }
 }
@@ -180,18 +191,21 @@ mod tests {
         let forgotten = Arc::new(Mutex::new(Vec::new()));
         let log = forgotten.clone();
         let peers = Peers::new(move |hold, serial| log.lock().unwrap().push((hold.clone(), serial)));
-        let a = peers.at("h:1");
-        let b = peers.at("h:2");
-        assert!(Arc::ptr_eq(&a, &peers.at("h:1")));
+        let a = peers.at("h:1", None);
+        let b = peers.at("h:2", None);
+        assert!(Arc::ptr_eq(&a, &peers.at("h:1", None)));
         assert_ne!(a.index(), b.index());
+        let first_core = peers.at("h:1", Some(0));
+        assert!(Arc::ptr_eq(&first_core, &peers.at("h:1", Some(0))));
+        assert_ne!(first_core.index(), a.index(), "refs to one core have a peer of their own");
         let (index, serial) = (a.index(), a.serial());
         drop(a);
-        let again = peers.at("h:1");
+        let again = peers.at("h:1", None);
         assert_ne!((again.index(), again.serial()), (index, serial), "the old index is still held");
         let (hold, told) = forgotten.lock().unwrap().pop().unwrap();
         assert_eq!((hold.index(), told), (index, serial));
         drop(hold);
-        let c = peers.at("h:3");
+        let c = peers.at("h:3", None);
         assert_eq!(c.index(), index);
         assert_ne!(c.serial(), serial);
     }
@@ -199,7 +213,7 @@ mod tests {
     #[test]
     fn names_are_numbered_per_peer() {
         let peers = Peers::new(|_, _| ());
-        let peer = peers.at("h:1");
+        let peer = peers.at("h:1", None);
         let (x, y): (Arc<str>, Arc<str>) = ("x".into(), "y".into());
         assert_eq!((peer.name_index(&x), peer.name_index(&y), peer.name_index(&x)), (Some(0), Some(1), Some(0)));
         for name in 2..MAX_NAMES {

@@ -60,7 +60,10 @@ impl Shard {
             versions: (VERSION, VERSION),
             max_frame: self.node.config.max_frame,
             cores: self.node.core_count(),
-            wanted_core: None,
+            wanted_core: match connection.role {
+                Role::Accepted => None,
+                Role::Dialled { peer } => self.wanted_core(peer),
+            },
             incarnation: self.node.incarnation,
             name: self.node.name.clone(),
             advertised: self.node.advertised.get().cloned(),

@@ -29,7 +29,7 @@ impl Shard {
             outboxes.resize_with(at + 1, || None);
         }
         debug_assert!(outboxes[at].as_ref().is_none_or(|outbox| outbox.serial == peer.serial()), "the index was held");
-        outboxes[at].get_or_insert_with(|| Outbox::new(peer.serial(), peer.address().clone()))
+        outboxes[at].get_or_insert_with(|| Outbox::new(peer.serial(), peer.address().clone(), peer.wanted_core()))
     }
 
     /// Begins to connect, if nothing is under way and no pause is due.
@@ -95,6 +95,11 @@ impl Shard {
             self.arm_peer(outbox, peer, FORGOTTEN_CHECK);
         }
         true
+    }
+
+    /// The core of the peer that connections from this outbox should come to.
+    pub(super) fn wanted_core(&self, peer: u32) -> Option<u16> {
+        self.outboxes.borrow().get(peer as usize)?.as_ref()?.wanted_core
     }
 
     /// Arms the one timer of an outbox.
