@@ -75,7 +75,7 @@ pub struct Config {
     /// Ports tried after the wished one if it is taken: 16.
     pub port_retries: u16,
     /// Receive buffers per core, a power of two: 256. What has arrived for a connection whose reading has just stopped is
-    /// kept: at most what these buffers held.
+    /// kept: about as much as these buffers hold.
     pub receive_buffers: u16,
     /// Bytes of a receive buffer: 16 KiB. From 256 bytes to 16 MiB.
     pub receive_buffer_bytes: u32,
