@@ -184,6 +184,7 @@ fn messages_that_wait_for_an_endpoint_that_fails_to_start_are_refused() {
         start.open();
         let refused = block_on(ask);
         assert!(matches!(refused, Err(AskError::Stopped { .. })), "{refused:?}");
+        eventually(&env, "the refusal is counted", |now| now.unknown_endpoint == 1);
         assert!(matches!(registering.join().unwrap(), Err(RegisterError::Failed { .. })));
         end(&other);
         end(&env);

@@ -394,6 +394,7 @@ impl Dispatcher {
         if failed {
             slot.closing.set(true);
             while let Some(envelope) = self.pop(slot) {
+                self.count(|stats| stats.unknown += 1);
                 refuse(&envelope.call, path, FailureCode::Stopped, "");
             }
             self.remove(slot);

@@ -114,7 +114,10 @@ impl Shard {
                     }
                 }
             }
-            None => refuse(&call, path, FailureCode::NoEndpoint, "no such core"),
+            None => {
+                self.count(|counters| counters.unknown_endpoint += 1);
+                refuse(&call, path, FailureCode::NoEndpoint, "no such core");
+            }
         }
     }
 
