@@ -11,8 +11,9 @@ use super::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder, refuse};
 use super::context::EndpointContext;
 use super::deferred::Deferrals;
 use super::erased::{AnyEndpoint, Payload};
+use super::events::Listeners;
 use super::handling::Handling;
-use super::inbox::{Body, Envelope, InboxLimits};
+use super::inbox::{Body, Envelope, InboxLimits, Item};
 use super::shared::InFlight;
 pub use super::slot::Started;
 use super::slot::{Phase, Slot};
@@ -38,6 +39,8 @@ pub struct DispatchStats {
     pub cancelled: u64,
     /// Messages for endpoints that do not exist.
     pub unknown: u64,
+    /// Events dropped since too many waited.
+    pub events_lost: u64,
 }
 
 /// The endpoints of one core.
@@ -48,8 +51,8 @@ pub struct DispatchStats {
 pub struct Dispatcher {
     slots: RefCell<Vec<Option<Rc<Slot>>>>,
     ended: RefCell<VecDeque<EndpointId>>,
-    executor: Rc<Executor>,
-    limits: InboxLimits,
+    pub(super) executor: Rc<Executor>,
+    pub(super) limits: InboxLimits,
     stats: Cell<DispatchStats>,
     live: Cell<usize>,
     queued: Cell<usize>,
@@ -57,6 +60,7 @@ pub struct Dispatcher {
     spares: Rc<RefCell<Spares>>,
     /// Asks that repliers are to answer. They outlive their endpoints.
     deferrals: Deferrals,
+    pub(super) listeners: Listeners,
     handling: Handling,
 }
 
@@ -78,6 +82,7 @@ impl Dispatcher {
             queued: Cell::new(0),
             spares,
             deferrals: Deferrals::new(deferred),
+            listeners: Listeners::default(),
             handling: Handling::default(),
         }
     }
@@ -153,12 +158,12 @@ impl Dispatcher {
     }
 
     #[inline]
-    fn find(&self, id: EndpointId) -> Option<Rc<Slot>> {
+    pub(super) fn find(&self, id: EndpointId) -> Option<Rc<Slot>> {
         self.slots.borrow().get(id.slot())?.as_ref().filter(|slot| slot.id == id).cloned()
     }
 
     #[inline]
-    fn count(&self, change: impl FnOnce(&mut DispatchStats)) {
+    pub(super) fn count(&self, change: impl FnOnce(&mut DispatchStats)) {
         let mut stats = self.stats.get();
         change(&mut stats);
         self.stats.set(stats);
@@ -322,13 +327,19 @@ impl Dispatcher {
             if !slot.is_clear_for_next() {
                 return handled;
             }
-            let next = self.pop(slot);
-            let Some(mut envelope) = next else {
-                if slot.closing.get() {
-                    slot.phase.set(Phase::Stopping);
-                    self.resume_stop(slot);
+            let mut envelope = match self.pop(slot) {
+                Some(Item::Message(envelope)) => envelope,
+                Some(Item::Event(event)) => {
+                    self.tell(slot, event);
+                    continue;
                 }
-                return handled;
+                None => {
+                    if slot.closing.get() {
+                        slot.phase.set(Phase::Stopping);
+                        self.resume_stop(slot);
+                    }
+                    return handled;
+                }
             };
             if path.is_wanted(&envelope.call) {
                 self.handle(slot, envelope.call, envelope.message, envelope.body.payload(), path);
@@ -342,10 +353,12 @@ impl Dispatcher {
     }
 
     #[inline]
-    fn pop(&self, slot: &Slot) -> Option<Envelope> {
-        let envelope = slot.inbox.borrow_mut().pop()?;
-        self.queued.set(self.queued.get() - 1);
-        Some(envelope)
+    fn pop(&self, slot: &Slot) -> Option<Item> {
+        let item = slot.inbox.borrow_mut().pop()?;
+        if let Item::Message(_) = item {
+            self.queued.set(self.queued.get() - 1);
+        }
+        Some(item)
     }
 
     fn recycle(&self, body: Body) {
@@ -393,9 +406,11 @@ impl Dispatcher {
         let failed = outcome.is_err();
         if failed {
             slot.closing.set(true);
-            while let Some(envelope) = self.pop(slot) {
-                self.count(|stats| stats.unknown += 1);
-                refuse(&envelope.call, path, FailureCode::Stopped, "");
+            while let Some(item) = self.pop(slot) {
+                if let Item::Message(envelope) = item {
+                    self.count(|stats| stats.unknown += 1);
+                    refuse(&envelope.call, path, FailureCode::Stopped, "");
+                }
             }
             self.remove(slot);
         } else {

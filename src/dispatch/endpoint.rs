@@ -6,6 +6,7 @@ use super::context::{CallContext, EndpointContext};
 use super::erased::{Entry, Share, run_alone, run_async, run_deferred, run_shared, run_sync};
 use super::protocol::{Accepted, Protocol};
 use super::replier::Replier;
+use crate::net::roster::Peer;
 use crate::wire::failure::HandlerError;
 use crate::wire::message::{Ask, Message, MessageId, OneWay};
 
@@ -37,6 +38,28 @@ pub trait Endpoint: Sized + 'static {
     /// default.
     fn on_error(&mut self, error: &HandlerError) {
         tracing::warn!(endpoint = std::any::type_name::<Self>(), %error, "a handler failed");
+    }
+
+    /// A connection of the env is open, in whichever direction: once for each, as soon as the peer has introduced itself.
+    /// Endpoints that ask for it with [`Handlers::events`] are told, on whichever core they are.
+    ///
+    /// Like the other two it runs alone and in order with the messages of that connection: before all of them. An
+    /// endpoint hears nothing, to the end, of connections that were open before it was registered. A panic goes to
+    /// [`on_error`](Self::on_error).
+    fn on_connected(&mut self, _peer: &Peer) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
+
+    /// A connection has ended: once for each, after all messages that it brought. [`Peer::connections`] tells whether the
+    /// env has others to the same node. Connections that end with the env itself are no event.
+    fn on_disconnected(&mut self, _peer: &Peer) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
+
+    /// A connection has ended by an error: of the socket, of the protocol, or since the peer gave no sign of life. It is
+    /// told right before [`on_disconnected`](Self::on_disconnected); of a connection that a side just closes it is not.
+    fn on_network_error(&mut self, _peer: &Peer, _cause: &str) -> impl Future<Output = ()> {
+        std::future::ready(())
     }
 }
 
@@ -83,6 +106,7 @@ pub trait HandleDeferred<M: Ask>: Endpoint {
 pub struct Handlers<E> {
     pub(super) entries: Vec<Entry<E>>,
     pub(super) concurrency: usize,
+    pub(super) events: bool,
     /// The messages of the protocols that are implemented, with the protocols' names.
     required: Vec<(&'static str, Accepted)>,
 }
@@ -90,7 +114,7 @@ pub struct Handlers<E> {
 impl<E: Endpoint> Handlers<E> {
     /// What the endpoint lists, unless it cannot be served like that.
     pub(super) fn of_endpoint() -> Result<Handlers<E>, HandlersError> {
-        let mut handlers = Handlers { entries: Vec::new(), concurrency: 1, required: Vec::new() };
+        let mut handlers = Handlers { entries: Vec::new(), concurrency: 1, events: false, required: Vec::new() };
         E::handlers(&mut handlers);
         if handlers.concurrency == 0 {
             return Err(HandlersError::NoConcurrency);
@@ -134,6 +158,14 @@ impl<E: Endpoint> Handlers<E> {
     /// registration. All other handlers run alone, whatever this is.
     pub fn concurrency(&mut self, limit: usize) -> &mut Self {
         self.concurrency = limit;
+        self
+    }
+
+    /// The endpoint is told about connections: [`Endpoint::on_connected`] and its siblings. At most `Config::inbox_messages`
+    /// events wait in its inbox, besides the messages; a further one is dropped, logged and counted in
+    /// [`events_lost`](crate::CoreSnapshot::events_lost).
+    pub fn events(&mut self) -> &mut Self {
+        self.events = true;
         self
     }
 

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use super::call::{Answer, Responder};
 use super::context::{CallContext, EndpointContext};
 use super::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers, HandlersError};
+use super::events::Event;
 use super::replier::Replier;
 use super::shared::Flight;
 use crate::executor::catch::catch;
@@ -62,6 +63,10 @@ pub trait AnyEndpoint {
         flight: Flight,
         executor: &Executor,
     ) -> Option<WakeKey>;
+    /// Whether it wants to be told of connections.
+    fn wants_events(&self) -> bool;
+    /// Runs `on_connected` or `on_disconnected`.
+    fn tell(&self, event: Event, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()>;
     /// Runs `on_error`.
     fn report(&self, error: &HandlerError);
     /// Runs `on_stop`.
@@ -163,6 +168,29 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
         share(&self.endpoint, payload, responder, flight, executor)
     }
 
+    fn wants_events(&self) -> bool {
+        self.handlers.events
+    }
+
+    fn tell(&self, event: Event, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()> {
+        let endpoint = self.endpoint.clone();
+        let telling = async move {
+            let endpoint = &mut *endpoint.borrow_mut();
+            match event {
+                Event::Connected(peer) => {
+                    called(endpoint, async |endpoint| endpoint.on_connected(&peer).await).await;
+                }
+                Event::Disconnected { peer, error } => {
+                    if let Some(cause) = error {
+                        called(endpoint, async |endpoint| endpoint.on_network_error(&peer, &cause).await).await;
+                    }
+                    called(endpoint, async |endpoint| endpoint.on_disconnected(&peer).await).await;
+                }
+            }
+        };
+        cell.run(telling, cx)
+    }
+
     fn report(&self, error: &HandlerError) {
         report(&mut *self.endpoint.borrow_mut(), error);
     }
@@ -170,14 +198,7 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
     fn stop(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()> {
         let endpoint = self.endpoint.clone();
         let stop = async move {
-            let mut endpoint = endpoint.borrow_mut();
-            let stopping = async {
-                endpoint.on_stop().await;
-                Ok(())
-            };
-            if let Err(error) = caught(stopping).await {
-                report(&mut *endpoint, &error);
-            }
+            called(&mut *endpoint.borrow_mut(), async |endpoint| endpoint.on_stop().await).await;
         };
         cell.run(stop, cx)
     }
@@ -336,6 +357,17 @@ where
 fn report<E: Endpoint>(endpoint: &mut E, error: &HandlerError) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| endpoint.on_error(error))) {
         tracing::error!(panic = panic_text(&*panic), "on_error panicked");
+    }
+}
+
+/// Runs a callback that cannot fail but panic; then the endpoint is told.
+async fn called<E: Endpoint>(endpoint: &mut E, callback: impl AsyncFnOnce(&mut E)) {
+    let calling = async {
+        callback(endpoint).await;
+        Ok(())
+    };
+    if let Err(error) = caught(calling).await {
+        report(endpoint, &error);
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::call::{Call, Origin};
 use super::erased::Payload;
+use super::events::Event;
 use crate::mesh::parcel::Parcel;
 use crate::wire::message::MessageId;
 
@@ -56,10 +57,29 @@ impl Body {
     }
 }
 
+/// What waits in an inbox.
+#[derive(Debug)]
+pub enum Item {
+    /// A message.
+    Message(Envelope),
+    /// News of a connection.
+    Event(Event),
+}
+
+impl Item {
+    #[inline]
+    fn bytes(&self) -> usize {
+        match self {
+            Item::Message(envelope) => envelope.body.bytes(),
+            Item::Event(_) => 0,
+        }
+    }
+}
+
 /// How much an inbox holds.
 #[derive(Clone, Copy, Debug)]
 pub struct InboxLimits {
-    /// Messages.
+    /// Messages, and as many events.
     pub messages: usize,
     /// Bytes of messages.
     pub bytes: usize,
@@ -89,10 +109,11 @@ pub struct Refused {
     pub setting: &'static str,
 }
 
-/// A bounded queue of messages, first in, first out.
+/// A bounded queue of messages and events, first in, first out.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    queue: VecDeque<Envelope>,
+    queue: VecDeque<Item>,
+    events: usize,
     bytes: usize,
 }
 
@@ -102,46 +123,59 @@ impl Inbox {
     #[expect(clippy::result_large_err, reason = "the message itself comes back, and moves are what it is made for")]
     pub fn push(&mut self, envelope: Envelope, limits: &InboxLimits) -> Result<(), Refused> {
         let bytes = envelope.body.bytes();
-        if let Some(setting) = limits.refusing(self.queue.len(), self.bytes, bytes) {
+        if let Some(setting) = limits.refusing(self.messages(), self.bytes, bytes) {
             return Err(Refused { envelope, setting });
         }
         self.bytes += bytes;
-        self.queue.push_back(envelope);
+        self.queue.push_back(Item::Message(envelope));
         Ok(())
+    }
+
+    /// Appends an event; false if there is no room. Events take no room from messages.
+    pub fn push_event(&mut self, event: Event, limits: &InboxLimits) -> bool {
+        let room = self.events < limits.messages;
+        if room {
+            self.events += 1;
+            self.queue.push_back(Item::Event(event));
+        }
+        room
     }
 
     /// Which setting would refuse a message of `size` bytes, if any.
     pub fn refusing(&self, size: usize, limits: &InboxLimits) -> Option<&'static str> {
-        limits.refusing(self.queue.len(), self.bytes, size)
+        limits.refusing(self.messages(), self.bytes, size)
     }
 
-    /// The oldest message.
+    /// What has waited longest.
     #[inline]
-    pub fn pop(&mut self) -> Option<Envelope> {
-        let envelope = self.queue.pop_front()?;
-        self.bytes -= envelope.body.bytes();
-        Some(envelope)
+    pub fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        self.bytes -= item.bytes();
+        self.events -= usize::from(matches!(item, Item::Event(_)));
+        Some(item)
     }
 
-    /// The oldest message, which stays.
-    pub fn front(&self) -> Option<&Envelope> {
+    /// What has waited longest, which stays.
+    pub fn front(&self) -> Option<&Item> {
         self.queue.front()
     }
 
     /// Takes an ask out whose asker no longer waits.
     pub fn remove(&mut self, origin: Origin, request: u64) -> Option<Envelope> {
-        let at = self.queue.iter().position(|e| e.call.origin == origin && e.call.request == request)?;
-        let envelope = self.queue.remove(at)?;
+        let is_it =
+            |item: &Item| matches!(item, Item::Message(e) if e.call.origin == origin && e.call.request == request);
+        let at = self.queue.iter().position(is_it)?;
+        let Item::Message(envelope) = self.queue.remove(at)? else { return None };
         self.bytes -= envelope.body.bytes();
         Some(envelope)
     }
 
-    /// Messages that wait.
-    pub fn len(&self) -> usize {
-        self.queue.len()
+    #[inline]
+    fn messages(&self) -> usize {
+        self.queue.len() - self.events
     }
 
-    /// Whether none waits.
+    /// Whether nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -158,21 +192,34 @@ mod tests {
         Envelope { call, message: MessageId(1), body: Body::Bytes(vec![0; bytes]) }
     }
 
+    /// The next messages, up to `count`.
+    fn requests(inbox: &mut Inbox, count: usize) -> Vec<u64> {
+        let pop = || match inbox.pop()? {
+            Item::Message(envelope) => Some(envelope.call.request),
+            Item::Event(event) => panic!("{event:?}"),
+        };
+        std::iter::from_fn(pop).take(count).collect()
+    }
+
+    #[test]
+    fn events_make_no_message_larger() {
+        assert_eq!(size_of::<Item>(), size_of::<Envelope>());
+    }
+
     #[test]
     fn both_limits_hold_and_room_comes_back() {
         let limits = InboxLimits { messages: 3, bytes: 100 };
         let mut inbox = Inbox::default();
         assert!(inbox.push(envelope(1, 500), &limits).is_ok(), "a large one fits an empty inbox");
         assert_eq!(inbox.push(envelope(2, 1), &limits).unwrap_err().setting, "Config::inbox_bytes");
-        assert_eq!(inbox.pop().unwrap().call.request, 1);
+        assert_eq!(requests(&mut inbox, 1), [1]);
         for request in 0..3 {
             assert!(inbox.push(envelope(request, 10), &limits).is_ok());
         }
         assert_eq!(inbox.push(envelope(4, 1), &limits).unwrap_err().setting, "Config::inbox_messages");
         assert_eq!(inbox.remove(Origin::Here, 1).unwrap().call.request, 1);
         assert!(inbox.remove(Origin::Core(1), 0).is_none());
-        let order: Vec<_> = std::iter::from_fn(|| inbox.pop()).map(|e| e.call.request).collect();
-        assert_eq!((order, inbox.bytes), (vec![0, 2], 0));
+        assert_eq!((requests(&mut inbox, 3), inbox.bytes), (vec![0, 2], 0));
     }
 
     #[test]

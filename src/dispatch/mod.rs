@@ -10,6 +10,7 @@ pub mod directory;
 pub mod dispatcher;
 pub mod endpoint;
 pub mod erased;
+pub mod events;
 pub mod handling;
 pub mod inbox;
 pub mod protocol;

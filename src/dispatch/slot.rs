@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::call::Origin;
 use super::erased::AnyEndpoint;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Item};
 use super::shared::InFlight;
 use crate::executor::future_cell::FutureCell;
 use crate::executor::key::WakeKey;
@@ -76,9 +76,9 @@ impl Slot {
         if in_flight.is_empty() {
             in_flight.take_errors().iter().for_each(|error| self.endpoint.report(error));
         }
-        let next = self.inbox.borrow().front().map(|envelope| envelope.message);
-        match next {
-            Some(message) => self.may_begin(message),
+        match self.inbox.borrow().front() {
+            Some(Item::Message(envelope)) => in_flight.may_begin(self.endpoint.is_shared(envelope.message)),
+            Some(Item::Event(_)) => in_flight.may_begin(false),
             None => in_flight.is_empty(),
         }
     }

@@ -44,6 +44,17 @@ pub enum Phase {
     Closing,
 }
 
+/// Why a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// One of the two sides just closes it.
+    Wanted,
+    /// The socket failed.
+    Failed,
+    /// The peer did something wrong, or too little: that is worth a warning.
+    Faulty,
+}
+
 /// One connection of a core.
 ///
 /// The reader is taken out while its frames are handled, so that handlers can answer into the writer in the

@@ -56,6 +56,11 @@ impl Reader {
         Reader { greeted: true, ..Reader::new(max_frame) }
     }
 
+    /// Whether a hello or a frame has begun and not ended.
+    pub fn is_midway(&self) -> bool {
+        !self.partial.is_empty() && !self.spent
+    }
+
     /// The next thing in `input`, which is advanced past it; `None` once all of `input` is used up.
     #[inline]
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Incoming<'a>>, ProtocolError> {

@@ -152,6 +152,11 @@ impl Roster {
         peer
     }
 
+    /// Number of the connection that was entered last.
+    pub fn last(&self) -> u64 {
+        self.lock().last
+    }
+
     /// The connection has ended. Nobody is routed over it from now on.
     pub fn leave(&self, core: u16, connection: ConnectionId) {
         let mut table = self.lock();

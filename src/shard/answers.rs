@@ -12,7 +12,7 @@ use crate::dispatch::call::{Answer, AtCore, Call, Origin, Reply, ReplyPath, WayB
 use crate::dispatch::deferred::Deferrals;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_cell::AskCell;
-use crate::net::connection::{Connection, ConnectionId, Phase};
+use crate::net::connection::{Connection, ConnectionId, End, Phase};
 use crate::net::errors::AskError;
 use crate::net::pending::{AskKey, Forgotten, Via};
 use crate::net::roster::Peer;
@@ -246,7 +246,7 @@ impl Shard {
 
     fn close_slow_peer(&self, id: ConnectionId) {
         self.count(|counters| counters.slow_peers_closed += 1);
-        self.close(id, "it reads its answers too slowly: far more than Config::outbox_bytes wait for it", true);
+        self.close(id, "it reads its answers too slowly: far more than Config::outbox_bytes wait for it", End::Faulty);
     }
 
     fn answer_frame(&self, call: &Call, answer: Answer<'_>) -> Vec<u8> {

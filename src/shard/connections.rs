@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::call::{Origin, ReplyPath};
-use crate::net::connection::{Connection, ConnectionId, Phase, Role};
+use crate::dispatch::events::Event;
+use crate::net::connection::{Connection, ConnectionId, End, Phase, Role};
 use crate::net::reader::{Incoming, ProtocolError, Reader};
 use crate::net::remote::Remote;
 use crate::wire::handshake::{Hello, VERSION};
@@ -108,7 +109,7 @@ impl Shard {
         let departing = self.connections.borrow_mut().get(id).is_some_and(|c| c.phase == Phase::Departing);
         if departing {
             self.count(|counters| counters.protocol_errors += 1);
-            self.close(id, "it wants another core, and sent frames before it had the answer to its hello", true);
+            self.close(id, "it wants another core, and sent frames before it had the answer to its hello", End::Faulty);
         }
     }
 
@@ -177,7 +178,9 @@ impl Shard {
         connection.phase = Phase::Open;
         connection.peer_max_frame = hello.max_frame;
         let routed = connection.role == Role::Accepted;
-        connection.peer = Some(self.node.roster.enter(self.core, id, connection.remote, hello, routed));
+        let peer = self.node.roster.enter(self.core, id, connection.remote, hello, routed);
+        connection.peer = Some(peer.clone());
+        self.tell(&Event::Connected(peer));
         self.begin_keepalive(connection);
         tracing::debug!(peer = %connection.remote, node = hello.name, cores = hello.cores, "a connection is open");
         match connection.role {
@@ -192,7 +195,7 @@ impl Shard {
 
     fn on_protocol_error(&self, id: ConnectionId, problem: &ProtocolError) {
         self.count(|counters| counters.protocol_errors += 1);
-        self.close(id, &problem.to_string(), true);
+        self.close(id, &problem.to_string(), End::Faulty);
     }
 
     /// The timer of a connection has fired: it is not open in time, or has been silent for a while.
@@ -216,7 +219,7 @@ impl Shard {
             }
         };
         self.count(|counters| counters.protocol_errors += 1);
-        self.close(id, cause, true);
+        self.close(id, cause, End::Faulty);
     }
 
     /// The send that was in flight is done.
@@ -264,18 +267,31 @@ impl Shard {
         }
     }
 
-    /// Begins to close a connection. `faulty` says that the peer did something wrong: that is worth a warning.
-    pub fn close(&self, id: ConnectionId, cause: &str, faulty: bool) {
+    /// The peer sends nothing more, which ends the connection.
+    pub fn on_end_of_stream(&self, id: ConnectionId) {
+        let cut = match self.connections.borrow_mut().get(id) {
+            Some(connection) => connection.reader.as_ref().is_some_and(Reader::is_midway),
+            None => return,
+        };
+        match cut {
+            true => self.close(id, "the peer closed it in the middle of a frame", End::Failed),
+            false => self.close(id, "the peer closed it", End::Wanted),
+        }
+    }
+
+    /// Begins to close a connection.
+    pub fn close(&self, id: ConnectionId, cause: &str, end: End) {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id).filter(|c| c.phase != Phase::Closing) else { return };
         connection.phase = Phase::Closing;
         if let Some(timer) = connection.timer.take() {
             self.disarm(timer);
         }
-        if faulty {
+        if end == End::Faulty {
             tracing::warn!(peer = %connection.remote, cause, "closed a connection");
         }
-        if connection.peer.is_some() {
+        let peer = connection.peer.clone();
+        if peer.is_some() {
             self.node.roster.leave(self.core, id);
         }
         self.act(Action::Close(id));
@@ -291,6 +307,10 @@ impl Shard {
         }
         self.dispatcher.give_up(Origin::Peer(id));
         self.tell_connection_ended(id);
+        if let Some(peer) = peer {
+            let error = (end != End::Wanted).then(|| cause.into());
+            self.tell(&Event::Disconnected { peer, error });
+        }
     }
 
     /// The ring has closed the socket.

@@ -17,7 +17,7 @@ use super::timeouts::Timer;
 use crate::dispatch::call::ReplyPath;
 use crate::executor::idle::{Idle, IdleState, SpinFor};
 use crate::executor::tasks::Ready;
-use crate::net::connection::ConnectionId;
+use crate::net::connection::{ConnectionId, End};
 use crate::net::remote::{DialTo, Remote};
 use crate::ring::{Completion, RecvEnd, Ring, SockAddr, SocketId};
 
@@ -144,19 +144,19 @@ impl Core {
             Completion::Sent { socket, buf, result } => {
                 self.shard.on_sent(connection(socket), buf);
                 if let Err(error) = result {
-                    self.shard.close(connection(socket), &error.to_string(), false);
+                    self.shard.close(connection(socket), &error.to_string(), End::Failed);
                 }
             }
-            Completion::Eof { socket } => self.shard.close(connection(socket), "the peer closed it", false),
+            Completion::Eof { socket } => self.shard.on_end_of_stream(connection(socket)),
             Completion::RecvEnded { socket, reason: RecvEnd::Error(error) } => {
-                self.shard.close(connection(socket), &error.to_string(), false);
+                self.shard.close(connection(socket), &error.to_string(), End::Failed);
             }
             Completion::RecvEnded { .. } => {}
             Completion::Accepted { socket, .. } => self.on_accepted(socket),
             Completion::AcceptEnded { error, .. } => self.on_accept_ended(&error),
             Completion::Connected { socket, result } => match result {
                 Ok(()) => self.shard.on_connected(connection(socket)),
-                Err(error) => self.shard.close(connection(socket), &error.to_string(), false),
+                Err(error) => self.shard.close(connection(socket), &error.to_string(), End::Failed),
             },
             Completion::Closed { socket } => self.shard.on_closed(connection(socket)),
             Completion::Detached { socket, fd } => self.shard.on_detached(connection(socket), fd),

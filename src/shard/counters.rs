@@ -124,6 +124,8 @@ counters! {
     pings_sent,
     /// Connections closed since their peer gave none (`Config::keepalive_misses`).
     keepalive_closed,
+    /// Events of connections that an endpoint was not told, since too many waited (`Config::inbox_messages`).
+    events_lost,
     /// System calls into the ring.
     enters,
     /// Operations given to the ring.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::shard::Shard;
 use crate::dispatch::dispatcher::Started;
 use crate::dispatch::endpoint::Endpoint;
-use crate::dispatch::erased::Erased;
+use crate::dispatch::erased::{AnyEndpoint, Erased};
 use crate::wire::failure::{HandlerError, panic_text};
 use crate::wire::frame::EndpointId;
 
@@ -38,10 +38,13 @@ impl Shard {
         });
         match erased {
             Ok(endpoint) => {
+                let listens = endpoint.wants_events();
                 if let Err((error, started)) = self.dispatcher.insert(id, name, Box::new(endpoint), started) {
                     self.count(|counters| counters.tasks_refused += 1);
                     started(Err(HandlerError::from(error)));
                     self.release(id);
+                } else if listens {
+                    self.listen(id);
                 }
             }
             Err(error) => {
@@ -61,6 +64,7 @@ impl Shard {
 
     /// One instance of an endpoint has ended, or never began.
     fn release(&self, id: EndpointId) {
+        self.unlisten(id);
         self.node.directory.release(id);
         self.node.unplace(self.core);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::shard::Shard;
 use super::timeouts::Timer;
-use crate::net::connection::{Connection, ConnectionId, Phase};
+use crate::net::connection::{Connection, ConnectionId, End, Phase};
 use crate::wire::frame;
 
 // A connection that has brought nothing for `Config::keepalive` is sent a ping, and another one each such time that it
@@ -51,7 +51,7 @@ impl Shard {
         self.count(|counters| counters.keepalive_closed += 1);
         let (misses, period) = (self.node.config.keepalive_misses, self.node.config.keepalive);
         let cause = format!("it gave no sign of life to {misses} pings, one each {period:?} (Config::keepalive)");
-        self.close(id, &cause, true);
+        self.close(id, &cause, End::Faulty);
     }
 
     /// The peer wants a sign of life. What waits to be sent is one, which bounds the pongs that a flood of pings causes.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::dispatch::call::Origin;
+use crate::dispatch::events::Event;
 use crate::dispatch::inbox::Envelope;
 use crate::mesh::lane::{LaneReceiver, LaneSender, lane};
 use crate::mesh::parcel::Parcel;
@@ -64,6 +65,8 @@ pub enum LaneItem {
         /// The ask, as that core knows it.
         request: u64,
     },
+    /// A connection of the sender has opened or ended.
+    Event(Event),
     /// The asker has given up.
     Cancel {
         /// The endpoint that was asked.
@@ -195,6 +198,21 @@ impl Shard {
             // The next handler may block before this turn ends.
             self.node.cores[usize::from(core)].wake();
         }
+    }
+
+    /// Sends an event, which a full lane does not refuse. False if as many wait there beyond it as there may be
+    /// connections: each has brought one since, at least, and the other core has not looked.
+    pub(super) fn lane_event(&self, core: u16, item: LaneItem) -> bool {
+        let limit = self.node.config.lane_overflow.saturating_add(self.node.config.connections);
+        let sent = self.with_lane(core, |to| {
+            let room = to.lane.overflow_len() < limit;
+            if room {
+                to.lane.send(item);
+            }
+            room
+        });
+        self.count(|counters| counters.lane_sent += u64::from(sent));
+        sent
     }
 
     /// Tells the cores that may have been passed requests of this connection that it has ended.

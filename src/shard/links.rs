@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::node::{Injected, Node, random};
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
-use crate::net::connection::{Connection, ConnectionId, Role};
+use crate::net::connection::{Connection, ConnectionId, End, Role};
 use crate::net::errors::AskError;
 use crate::net::outbox::{Link, Outbox, count_one_way, release};
 use crate::net::peer::{IndexHold, Peer};
@@ -299,7 +299,7 @@ impl Shard {
         };
         // A connection that the peer has opened is the peer's to close.
         if !accepted {
-            self.close(id, "nobody refers to the peer any more", false);
+            self.close(id, "nobody refers to the peer any more", End::Wanted);
         }
     }
 

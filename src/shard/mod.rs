@@ -13,6 +13,7 @@ pub mod counters;
 pub mod current;
 pub mod ended;
 pub mod endpoints;
+pub mod events;
 pub mod isolated;
 pub mod keepalive;
 pub mod lanes;

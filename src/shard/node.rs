@@ -63,6 +63,8 @@ pub struct CoreDoor {
     pub placed: AtomicUsize,
     /// Connections of the core, those on their way to it included.
     pub connections: AtomicUsize,
+    /// Its endpoints that want to be told of connections.
+    pub listeners: AtomicUsize,
     /// Whether the core's thread serves it; of a real core, that it does or is about to.
     pub(super) runs: AtomicBool,
     /// How far the core is with the shutdown, as an [`Ending`].
@@ -196,6 +198,7 @@ impl Node {
                 host: OnceLock::new(),
                 published: Published::default(),
                 placed: AtomicUsize::new(0),
+                listeners: AtomicUsize::new(0),
                 connections: AtomicUsize::new(0),
                 runs: AtomicBool::new(core < cores),
                 // A core without a thread holds up nobody's end.

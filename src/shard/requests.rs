@@ -6,7 +6,7 @@ use super::lanes::LaneItem;
 use super::shard::Shard;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin, ReplyPath, refuse};
 use crate::dispatch::inbox::{Body, Envelope};
-use crate::net::connection::{ConnectionId, Role};
+use crate::net::connection::{ConnectionId, End, Role};
 use crate::net::errors::AskError;
 use crate::net::pending::{AskKey, Via};
 use crate::wire::failure::FailureCode;
@@ -73,7 +73,7 @@ impl Shard {
             self.count(|counters| counters.slow_peers_closed += 1);
             let cause = "it sends requests over a connection that we opened, and reads no answers: more than twice \
                 Config::outbox_bytes wait for it";
-            return self.close(id, cause, true);
+            return self.close(id, cause, End::Faulty);
         }
         let call = Call { origin: Origin::Peer(id), request, deadline: NO_DEADLINE, resolved: None };
         let text = "the outbox of the asked node (Config::outbox_bytes)";
@@ -193,6 +193,7 @@ impl Shard {
             LaneItem::ConnectionEnded { core, connection } => {
                 self.dispatcher.give_up(Origin::Passed { core, connection });
             }
+            LaneItem::Event(event) => self.dispatcher.deliver_event(&event),
             LaneItem::Relay(relay) => self.on_relay(*relay),
             LaneItem::Relayed { request, answer } => self.complete(AskKey(request), *answer),
             LaneItem::CancelRelayed { core, request } => self.on_relay_cancelled(core, request),

@@ -16,7 +16,7 @@ use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::inbox::InboxLimits;
 use crate::executor::tasks::Executor;
 use crate::executor::timers::TimerWheel;
-use crate::net::connection::{ConnectionId, Connections, Phase};
+use crate::net::connection::{ConnectionId, Connections, End, Phase};
 use crate::net::errors::AskError;
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
@@ -206,7 +206,7 @@ impl Shard {
         self.dispatcher.abandon();
         self.executor.clear();
         let open: Vec<_> = self.connections.borrow().iter().map(|connection| connection.id).collect();
-        open.into_iter().for_each(|id| self.close(id, "this env has shut down", false));
+        open.into_iter().for_each(|id| self.close(id, "this env has shut down", End::Wanted));
         // What other threads still hand in is dropped, which tells them.
         drop(self.door().injector.close());
     }
@@ -222,6 +222,7 @@ impl Shard {
         all.tasks_refused += dispatch.no_task;
         all.replies_late += deferrals.late();
         all.deferred = deferrals.len() as u64;
+        all.events_lost += dispatch.events_lost;
         all.expired = dispatch.expired;
         all.cancelled += dispatch.cancelled;
         all.unknown_endpoint += dispatch.unknown;

@@ -1,0 +1,85 @@
+//! What endpoints are told about connections.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::task::Context;
+
+use super::call::NO_DEADLINE;
+use super::dispatcher::Dispatcher;
+use super::slot::{Phase, Slot};
+use crate::net::roster::Peer;
+use crate::wire::frame::EndpointId;
+
+/// A connection has opened or ended.
+///
+/// It takes the way of a message, so that it comes after whatever the connection brought before, and before whatever
+/// comes later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is open.
+    Connected(Peer),
+    /// It has ended.
+    Disconnected {
+        /// Whose connection it was.
+        peer: Peer,
+        /// What went wrong, unless one of the two sides just closed it.
+        error: Option<Arc<str>>,
+    },
+}
+
+impl Event {
+    /// The other side of the connection.
+    pub fn peer(&self) -> &Peer {
+        match self {
+            Event::Connected(peer) | Event::Disconnected { peer, .. } => peer,
+        }
+    }
+}
+
+/// The endpoints of a core that want to be told, each with the number of the last connection that it is too late for.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(RefCell<Vec<(EndpointId, u64)>>);
+
+impl Dispatcher {
+    /// This endpoint is told about connections with higher numbers than `last`.
+    pub fn listen(&self, id: EndpointId, last: u64) {
+        self.listeners.0.borrow_mut().push((id, last));
+    }
+
+    /// An endpoint has ended; true if it was told about connections.
+    pub fn unlisten(&self, id: EndpointId) -> bool {
+        let mut listeners = self.listeners.0.borrow_mut();
+        let at = listeners.iter().position(|listener| listener.0 == id);
+        at.map(|at| listeners.swap_remove(at)).is_some()
+    }
+
+    /// Puts an event into the inbox of each endpoint that wants it.
+    pub fn deliver_event(&self, event: &Event) {
+        let number = event.peer().connection();
+        for &(id, _) in self.listeners.0.borrow().iter().filter(|(_, last)| number > *last) {
+            let Some(slot) = self.find(id).filter(|slot| !slot.closing.get()) else { continue };
+            if slot.inbox.borrow_mut().push_event(event.clone(), &self.limits) {
+                self.executor.wake(slot.key);
+            } else {
+                self.count(|stats| stats.events_lost += 1);
+                tracing::warn!(
+                    endpoint = &*slot.name,
+                    ?event,
+                    "an event is lost: too many wait (Config::inbox_messages)"
+                );
+            }
+        }
+    }
+
+    /// Tells an endpoint, which is idle.
+    pub(super) fn tell(&self, slot: &Slot, event: Event) {
+        let waker = self.executor.waker(slot.key);
+        let mut cx = Context::from_waker(&waker);
+        slot.phase.set(Phase::Busy);
+        slot.deadline.set(NO_DEADLINE);
+        let told = slot.endpoint.tell(event, &mut slot.cell.borrow_mut(), &mut cx);
+        if told.is_ready() {
+            slot.phase.set(Phase::Idle);
+        }
+    }
+}
