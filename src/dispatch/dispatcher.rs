@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::call::{Call, NO_DEADLINE, Origin, ReplyPath, Responder, refuse};
+use super::call::{Call, NO_DEADLINE, ReplyPath, Responder, refuse};
 use super::context::EndpointContext;
 use super::deferred::Deferrals;
 use super::erased::{AnyEndpoint, Payload};
@@ -49,17 +49,17 @@ pub struct DispatchStats {
 /// the endpoint's turn comes through the executor's ready queue, in line with the tasks. No table is borrowed
 /// while user code runs.
 pub struct Dispatcher {
-    slots: RefCell<Vec<Option<Rc<Slot>>>>,
+    pub(super) slots: RefCell<Vec<Option<Rc<Slot>>>>,
     ended: RefCell<VecDeque<EndpointId>>,
     pub(super) executor: Rc<Executor>,
     pub(super) limits: InboxLimits,
     stats: Cell<DispatchStats>,
     live: Cell<usize>,
-    queued: Cell<usize>,
+    pub(super) queued: Cell<usize>,
     /// Buffers for messages that wait as bytes; the core's own pool.
     spares: Rc<RefCell<Spares>>,
     /// Asks that repliers are to answer. They outlive their endpoints.
-    deferrals: Deferrals,
+    pub(super) deferrals: Deferrals,
     pub(super) listeners: Listeners,
     handling: Handling,
 }
@@ -361,7 +361,7 @@ impl Dispatcher {
         Some(item)
     }
 
-    fn recycle(&self, body: Body) {
+    pub(super) fn recycle(&self, body: Body) {
         if let Body::Bytes(bytes) = body {
             self.spares.borrow_mut().give(bytes);
         }
@@ -474,44 +474,6 @@ impl Dispatcher {
         self.queued.set(0);
         self.deferrals.end_all();
     }
-
-    /// A connection has ended: nobody waits for the asks that came from there, so their handlers are stopped and their
-    /// repliers told. Those that still wait in an inbox are dropped when their turn comes, or their deadline.
-    pub fn give_up(&self, origin: Origin) {
-        self.deferrals.end_of(origin);
-        let slots: Vec<_> = self.slots.borrow().iter().flatten().cloned().collect();
-        for slot in slots {
-            slot.requests_of(origin).into_iter().for_each(|request| self.cancel(slot.id, origin, request));
-            contain(|| drop(slot));
-        }
-    }
-
-    /// The asker of a call has given up: takes its message out of the inbox, stops its handler, or tells its replier.
-    pub fn cancel(&self, id: EndpointId, origin: Origin, request: u64) {
-        if self.deferrals.cancel(origin, request) {
-            return self.count(|stats| stats.cancelled += 1);
-        }
-        let Some(slot) = self.find(id) else { return };
-        if slot.phase.get() == Phase::Busy && slot.current.get() == Some((origin, request)) {
-            // Borrowed means that this very handler runs and drops the ask itself: then it goes on.
-            let Ok(mut cell) = slot.cell.try_borrow_mut() else { return };
-            contain(|| cell.clear());
-            drop(cell);
-            slot.phase.set(Phase::Idle);
-            slot.current.set(None);
-            self.count(|stats| stats.cancelled += 1);
-            self.executor.wake(slot.key);
-        } else if let Some(task) = slot.in_flight.as_ref().and_then(|all| all.task_of(origin, request)) {
-            self.executor.abort(task);
-            self.count(|stats| stats.cancelled += 1);
-        } else if let Some(envelope) = { slot.inbox.borrow_mut().remove(origin, request) } {
-            self.queued.set(self.queued.get() - 1);
-            self.count(|stats| stats.cancelled += 1);
-            self.recycle(envelope.body);
-            // What stood behind it may begin now.
-            self.executor.wake(slot.key);
-        }
-    }
 }
 
 /// What is full, and what bounds it.
@@ -520,7 +482,7 @@ fn full_inbox(slot: &Slot, setting: &str) -> String {
 }
 
 /// Drops something of the user's; its panic ends there.
-fn contain(drop: impl FnOnce()) {
+pub(super) fn contain(drop: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(drop)) {
         tracing::error!(panic = panic_text(&*panic), "the drop of an endpoint, or of its handler, panicked");
     }

@@ -11,6 +11,7 @@ pub mod dispatcher;
 pub mod endpoint;
 pub mod erased;
 pub mod events;
+mod giving_up;
 pub mod handling;
 pub mod inbox;
 pub mod protocol;
