@@ -3,17 +3,13 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
-use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::address::{EndpointUri, NodeAddress, SCHEME};
 use crate::dispatch::call::NO_DEADLINE;
@@ -146,22 +142,27 @@ impl EndpointRef {
         }
     }
 
-    /// Whether the endpoint is in this env, under an address that means every machine to itself.
-    fn is_unspecified(&self) -> bool {
-        let address = self.inner.node.advertised.get().and_then(|address| address.parse::<SocketAddr>().ok());
-        matches!(self.inner.to, Destination::Env { .. }) && address.is_some_and(|address| address.ip().is_unspecified())
+    /// The key that chooses the instance.
+    pub(crate) fn key(&self) -> Option<u16> {
+        self.key
     }
 
     /// A ref to the instance that owns `key`, for an endpoint with one on every core: the same key always means the
     /// same core. Keys are mixed first, so that consecutive ones spread.
     ///
-    /// Without a key the sender's own core is meant, or the core that owns the connection.
+    /// Without a key the sender's own core is meant, or the core that owns the connection. With one, a ref that was
+    /// [looked up](crate::RpcEnv::lookup) uses a connection to the core that owns the key.
     pub fn by_key(&self, key: u64) -> EndpointRef {
         // The finaliser of MurmurHash3 (Appleby, public domain): each input bit changes half of the output bits.
         let mut hash = key;
         hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
         hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        EndpointRef { inner: self.inner.clone(), key: Some((hash >> 48) as u16) }
+        self.with_key(Some((hash >> 48) as u16))
+    }
+
+    /// The same ref with this key.
+    pub(crate) fn with_key(&self, key: Option<u16>) -> EndpointRef {
+        EndpointRef { inner: self.inner.clone(), key }
     }
 
     /// Sends `message` at once and returns its answer to come. It waits at most `Config::ask_timeout`, and no longer than
@@ -476,61 +477,6 @@ impl fmt::Debug for EndpointRef {
         write!(f, "EndpointRef({self}")?;
         self.key.iter().try_for_each(|key| write!(f, ", key {key}"))?;
         f.write_str(")")
-    }
-}
-
-/// Two refs of one env are equal if messages to them reach the same endpoint, or whoever has that name at the same
-/// peer, and by the same key.
-impl PartialEq for EndpointRef {
-    fn eq(&self, other: &EndpointRef) -> bool {
-        let same = match (&self.inner.to, &other.inner.to) {
-            (Destination::Env { id: a, .. }, Destination::Env { id: b, .. }) => a == b,
-            // Over which connections they go does not matter.
-            (Destination::Peer { peer: a, name: m, .. }, Destination::Peer { peer: b, name: n, .. }) => {
-                a.address() == b.address() && m == n
-            }
-            _ => false,
-        };
-        same && self.inner.node.id == other.inner.node.id && self.key == other.key
-    }
-}
-
-impl Eq for EndpointRef {}
-
-impl Hash for EndpointRef {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.inner.node.id, self.key, self.name()).hash(state);
-    }
-}
-
-/// A ref travels as its URI and key.
-///
-/// One to an endpoint of an env that does not listen works where that env is connected: asks go back over the connection
-/// that it has opened, which from then on stays open although its own refs to that peer may be gone. Elsewhere, and after
-/// the connection has ended, they fail with [`AskError::Unreachable`].
-impl Serialize for EndpointRef {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.is_unspecified() {
-            let problem = "its env listens on every address and advertises none: use Builder::advertise";
-            return Err(ser::Error::custom(format_args!("{self} cannot travel: {problem}")));
-        }
-        if let (Destination::Env { .. }, None) = (&self.inner.to, self.inner.node.advertised.get())
-            && let Some(shard) = current::get().filter(|shard| shard.node.id == self.inner.node.id)
-        {
-            shard.own_ref_left.set(true);
-        }
-        (self.uri(), self.key).serialize(serializer)
-    }
-}
-
-/// A ref takes the env of the core that decodes it; elsewhere it cannot be decoded.
-impl<'de> Deserialize<'de> for EndpointRef {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<EndpointRef, D::Error> {
-        let (uri, key) = <(String, Option<u16>)>::deserialize(deserializer)?;
-        let uri: EndpointUri = uri.parse().map_err(de::Error::custom)?;
-        let shard = current::get().ok_or_else(|| de::Error::custom("a ref can be decoded on a core's thread only"))?;
-        let endpoint = EndpointRef::resolve(&shard.node, &uri).map_err(de::Error::custom)?;
-        Ok(EndpointRef { key, ..endpoint })
     }
 }
 

@@ -94,14 +94,14 @@ impl RpcEnv {
     }
 
     /// A ref to the endpoint with this URI, `ringpost://name@host:port` or `ringpost://name@unix:/path`, or with this
-    /// address and name. Nothing is sent: whether the endpoint exists shows with the first ask. Only an endpoint of this
-    /// env itself is looked up, since that costs nothing.
+    /// address and name. Nothing is sent: whether the endpoint exists shows with the first ask. Only an endpoint of
+    /// this env itself is looked up, since that costs nothing.
     pub fn endpoint_ref(&self, endpoint: impl Locator) -> Result<EndpointRef, LookupError> {
         EndpointRef::resolve(&self.0.node, &endpoint.locate()?)
     }
 
-    /// A ref to this endpoint, as for [`endpoint_ref`](Self::endpoint_ref), after its node has said that it exists. It may
-    /// be gone again by the time of the first ask. Waits at most `Config::lookup_timeout`.
+    /// A ref to this endpoint, as for [`endpoint_ref`](Self::endpoint_ref), after its node has said that it exists. It
+    /// may be gone again by the time of the first ask. Waits at most `Config::lookup_timeout`.
     ///
     /// The node also says on which of its cores the endpoint is, and if it places connections by
     /// [`Placement::Steered`](crate::Placement::Steered), the ref's messages go over connections to that core, or with

@@ -104,6 +104,7 @@ mod host;
 mod listen;
 mod locator;
 mod patient;
+mod ref_identity;
 mod registration;
 mod steering;
 mod typed_ref;

@@ -6,8 +6,8 @@ use crate::net::peer::Peers;
 use crate::shard::ask::Destination;
 use crate::wire::frame::core_of_key;
 
-/// The way to an endpoint of a peer over connections to this core. None if this node does not choose where they come to,
-/// as with a peer that has opened them itself, or if the peer has too many names in use.
+/// The way to an endpoint of a peer over connections to this core. None if this node does not choose where they come
+/// to, as with a peer that has opened them itself, or if the peer has too many names in use.
 pub(crate) fn by_core(peers: &Arc<Peers>, any: &Destination, core: u16) -> Option<Destination> {
     let Destination::Peer { peer, name, .. } = any else { return None };
     if peer.client().is_some() {
