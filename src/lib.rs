@@ -107,6 +107,7 @@ mod patient;
 mod ref_identity;
 mod registration;
 mod steering;
+mod typed_patient;
 mod typed_ref;
 
 // The floors below are open to this crate's own tests and benchmarks; their interfaces change at will.
@@ -153,6 +154,7 @@ pub use shard::counters::{CoreSnapshot, Snapshot};
 pub use shard::placement::Placement;
 pub use shard::sleep::{NotOnCore, Sleep, sleep};
 pub use shard::spawn::{JoinHandle, spawn};
+pub use typed_patient::TypedPatientRef;
 pub use typed_ref::TypedRef;
 pub use wire::failure::WireError;
 pub use wire::message::{Ask, Message, MessageId, OneWay};

@@ -102,11 +102,11 @@ impl PatientRef {
         };
         async move {
             loop {
-                let full = match attempt.await {
-                    Err(AskError::Overloaded { queue, remedy }) => Full { queue, remedy },
+                match attempt.await {
+                    Err(AskError::Overloaded { queue, remedy }) => waiting.full = Some(Full { queue, remedy }),
                     outcome => return waiting.judge(outcome),
-                };
-                waiting.pause(&to, full).await.map_err(|ended| waiting.ask_error(&to, ended))?;
+                }
+                waiting.pause(&to).await.map_err(|ended| waiting.ask_error(&to, ended))?;
                 attempt = to.ask_within(message.clone(), waiting.left());
             }
         }
@@ -120,16 +120,16 @@ impl PatientRef {
             None => to.ask_blocking(message.clone()),
         };
         loop {
-            let full = match outcome {
-                Err(AskError::Overloaded { queue, remedy }) => Full { queue, remedy },
+            match outcome {
+                Err(AskError::Overloaded { queue, remedy }) => waiting.full = Some(Full { queue, remedy }),
                 outcome => return waiting.judge(outcome),
-            };
+            }
             // This thread waits by itself, so no core has anything to keep for it.
             if let Some(pause) = waiting.next_pause() {
                 thread::sleep(pause);
             }
             if waiting.left().is_zero() {
-                return Err(waiting.ask_error(to, Ended::NoRoom(full)));
+                return Err(waiting.ask_error(to, Ended::NoRoom));
             }
             outcome = to.ask_blocking_within(message.clone(), waiting.left());
         }
@@ -145,11 +145,16 @@ impl PatientRef {
         let mut attempt = Sending::begin(&to, message.clone());
         async move {
             loop {
-                let full = match attempt.outcome(&to).await {
-                    Err(SendError::Overloaded { queue, remedy }) => Full { queue, remedy },
+                let refusal = match attempt.outcome(&to).await {
+                    Err(refusal @ SendError::Overloaded { .. }) => refusal,
                     outcome => return outcome,
                 };
-                waiting.pause(&to, full).await.map_err(|ended| ended.into_send(&to))?;
+                match waiting.pause(&to).await {
+                    Ok(()) => {}
+                    Err(Ended::NoRoom) => return Err(refusal),
+                    Err(Ended::Refused(Full { queue, remedy })) => return Err(SendError::Overloaded { queue, remedy }),
+                    Err(Ended::Stopped) => return Err(stopped(&to)),
+                }
                 attempt = Sending::begin(&to, message.clone());
             }
         }
@@ -165,7 +170,7 @@ struct Full {
 /// Why nobody waits any longer.
 enum Ended {
     /// The time is up.
-    NoRoom(Full),
+    NoRoom,
     /// There is no room for those who wait.
     Refused(Full),
     /// The env is shutting down.
@@ -179,12 +184,14 @@ struct Waiting {
     own: bool,
     pauses: Pauses,
     seat: Option<Seat>,
+    /// What was full last.
+    full: Option<Full>,
 }
 
 impl Waiting {
     fn new(to: &EndpointRef, own: Option<Duration>) -> Waiting {
         let limit = own.unwrap_or(to.node().config.ask_timeout);
-        Waiting { began: now(), limit, own: own.is_some(), pauses: Pauses::default(), seat: None }
+        Waiting { began: now(), limit, own: own.is_some(), pauses: Pauses::default(), seat: None, full: None }
     }
 
     fn left(&self) -> Duration {
@@ -197,14 +204,14 @@ impl Waiting {
         (!left.is_zero()).then(|| self.pauses.step().min(left))
     }
 
-    async fn pause(&mut self, to: &EndpointRef, full: Full) -> Result<(), Ended> {
-        let Some(pause) = self.next_pause() else { return Err(Ended::NoRoom(full)) };
+    async fn pause(&mut self, to: &EndpointRef) -> Result<(), Ended> {
+        let Some(pause) = self.next_pause() else { return Err(Ended::NoRoom) };
         if self.seat.is_none() {
             self.seat = Seat::take(to.node(), to.near_core());
         }
         let Some(seat) = &self.seat else { return Err(Ended::Refused(crowded(to.near_core(), "Config::waiting"))) };
         match seat.pause(pause).await {
-            Ok(_) if self.left().is_zero() => Err(Ended::NoRoom(full)),
+            Ok(_) if self.left().is_zero() => Err(Ended::NoRoom),
             Ok(_) => Ok(()),
             Err(JoinError::NotStarted(_)) => Err(Ended::Refused(crowded(seat.core(), "Config::tasks"))),
             Err(_) => Err(Ended::Stopped),
@@ -219,31 +226,27 @@ impl Waiting {
         }
     }
 
+    /// The time is up; if there was no room at any time, that is worth knowing.
     fn timeout(&self, target: Arc<str>) -> AskError {
+        let target = match &self.full {
+            Some(Full { queue, remedy }) => format!("{target}, after there was no room in {queue} ({remedy}),").into(),
+            None => target,
+        };
         let setting = if self.own { OWN_TIMEOUT } else { "Config::ask_timeout" };
         AskError::Timeout { target, after: self.limit, setting }
     }
 
     fn ask_error(&self, to: &EndpointRef, ended: Ended) -> AskError {
         match ended {
-            Ended::NoRoom(Full { queue, remedy }) => {
-                self.timeout(format!("{to}, for there was no room in {queue} ({remedy}),").into())
-            }
+            Ended::NoRoom => self.timeout(to.to_string().into()),
             Ended::Refused(Full { queue, remedy }) => AskError::Overloaded { queue, remedy },
             Ended::Stopped => AskError::Stopped { target: to.node().name.as_str().into() },
         }
     }
 }
 
-impl Ended {
-    fn into_send(self, to: &EndpointRef) -> SendError {
-        match self {
-            Ended::NoRoom(Full { queue, remedy }) | Ended::Refused(Full { queue, remedy }) => {
-                SendError::Overloaded { queue, remedy }
-            }
-            Ended::Stopped => SendError::Stopped { target: to.node().name.as_str().into() },
-        }
-    }
+fn stopped(to: &EndpointRef) -> SendError {
+    SendError::Stopped { target: to.node().name.as_str().into() }
 }
 
 fn crowded(core: u16, setting: &str) -> Full {
@@ -285,7 +288,7 @@ impl Sending {
             Err(JoinError::Panicked(text)) => {
                 Err(SendError::Unsendable { target: to.to_string().into(), reason: text.into() })
             }
-            Err(_) => Err(SendError::Stopped { target: to.node().name.as_str().into() }),
+            Err(_) => Err(stopped(to)),
         }
     }
 }

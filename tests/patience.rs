@@ -14,7 +14,7 @@ use futures::executor::block_on;
 use futures::future::join_all;
 use ringpost::{
     AskError, Asking, CallContext, Config, CoreSnapshot, Endpoint, EndpointRef, Handle, HandleSync, HandlerError,
-    Handlers, SendError, message,
+    Handlers, SendError, message, protocol,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ message!(Count as "patience.Count" => u32);
 #[derive(Serialize, Deserialize, Clone)]
 struct Note(u32);
 message!(Note as "patience.Note");
+
+struct WorkerApi;
+protocol!(WorkerApi: Count, Note);
 
 struct Worker {
     counted: u32,
@@ -226,6 +229,24 @@ fn a_patient_ask_that_finds_no_room_in_time_names_the_queue_and_who_set_the_time
             open(gates, asks);
             eventually(&scene.asking, "nobody waits", |now| (now.waiting, now.pending_asks) == (0, 0));
             assert_eq!(worker.ask_blocking_within(Count, LIMIT).unwrap(), 0, "none of them was handled");
+        });
+    });
+}
+
+#[test]
+fn a_typed_ref_waits_for_room_as_the_untyped_does() {
+    bounded(|| {
+        at(Distance::PeerLane, ROOM_FOR_ONE(), |scene| {
+            let (worker, gates, asks) = full(scene);
+            let typed = worker.typed::<WorkerApi>().patient();
+            let there = typed.clone();
+            let on_core = scene.asking.spawn_on(0, move || async move { there.ask(Count).await }).unwrap();
+            let late = typed.ask_blocking_within(Count, Duration::from_millis(30)).unwrap_err();
+            assert!(late.to_string().contains("no room in the inbox of worker"), "{late}");
+            open(gates, asks);
+            assert_eq!(on_core.join().unwrap(), Ok(0));
+            assert_eq!(typed.ask_blocking(Count), Ok(1));
+            block_on(typed.send(Note(1))).unwrap();
         });
     });
 }
