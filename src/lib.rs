@@ -25,7 +25,8 @@
 //! Handlers, tasks started with [`spawn`] or [`RpcEnv::spawn_on`], and the factories given to `register` run on a
 //! core's thread. Whatever blocks there blocks all of that core: use `ask(..).await`, never
 //! [`ask_blocking`](EndpointRef::ask_blocking), which answers with an error there. On other threads both work, under
-//! any executor. [`sleep`] waits for a time without blocking the core.
+//! any executor. [`sleep`] waits for a time without blocking the core. An endpoint that must block gets a thread of
+//! its own from [`RpcEnv::register_isolated`].
 //!
 //! # Beside tokio
 //!

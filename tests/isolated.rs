@@ -2,155 +2,20 @@
 
 mod common;
 
-use std::sync::mpsc::{Sender, channel};
-use std::thread::{self, ThreadId};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::echo::until;
-use common::gate::{Event, Gate, pass};
-use common::scene::{Scene, at_every_distance};
+use common::gate::{Event, Gate};
+use common::scene::at_every_distance;
+use common::worker::{Block, Note, Number, OwnRef, Panic, Relay, Step, Talk, Worker, isolate, unseen, when_free};
 use common::{LIMIT, bounded, builder, client, config, end, seen_from, server, serving, uri};
 use futures::executor::block_on;
 use ringpost::{
-    AskError, CallContext, Config, Endpoint, EndpointContext, EndpointRef, Error, Handle, HandleSync, HandlerError,
-    Handlers, RegisterError, RpcEnv, SendError, SpawnError, message,
+    AskError, CallContext, Config, Endpoint, EndpointContext, Error, Handle, HandleSync, HandlerError, Handlers,
+    RegisterError, SendError, SpawnError, message,
 };
 use serde::{Deserialize, Serialize};
-
-/// Blocks the thread at a gate.
-#[derive(Serialize, Deserialize, Clone)]
-struct Block(u64);
-message!(Block as "isolated.Block" => ());
-
-/// Answered with the number, and noted.
-#[derive(Serialize, Deserialize, Clone)]
-struct Number(u32);
-message!(Number as "isolated.Number" => u32);
-
-/// Noted.
-#[derive(Serialize, Deserialize, Clone)]
-struct Note(u32);
-message!(Note as "isolated.Note");
-
-/// Panics.
-#[derive(Serialize, Deserialize, Clone)]
-struct Panic;
-message!(Panic as "isolated.Panic" => ());
-
-/// Has the endpoint send notes and ask, blocking and awaiting in turn, numbered from 0; answered with their number.
-#[derive(Serialize, Deserialize, Clone)]
-struct Talk(EndpointRef);
-message!(Talk as "isolated.Talk" => u32);
-
-/// Has the endpoint ask another for how long its asker still waits, in milliseconds: blocking, then awaiting.
-#[derive(Serialize, Deserialize, Clone)]
-struct Relay(EndpointRef);
-message!(Relay as "isolated.Relay" => [u64; 2]);
-
-/// Answered with how long the asker still waits, in milliseconds.
-#[derive(Serialize, Deserialize, Clone)]
-struct Left;
-message!(Left as "isolated.Left" => u64);
-
-#[derive(Debug, PartialEq, Eq, Clone)]
-enum Step {
-    Start(ThreadId),
-    Number(u32),
-    Stop,
-    Drop,
-}
-
-struct Worker(Sender<Step>);
-
-impl Worker {
-    fn tell(&self, step: Step) {
-        // The test may have ended.
-        let _ = self.0.send(step);
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.tell(Step::Drop);
-    }
-}
-
-impl Endpoint for Worker {
-    fn handlers(handlers: &mut Handlers<Self>) {
-        handlers.ask_sync::<Block>().ask_sync::<Number>().send_sync::<Note>().ask_sync::<Panic>();
-        handlers.ask::<Talk>().ask::<Relay>().ask_sync::<Left>();
-    }
-
-    async fn on_start(&mut self, _: &EndpointContext) -> Result<(), HandlerError> {
-        self.tell(Step::Start(thread::current().id()));
-        Ok(())
-    }
-
-    async fn on_stop(&mut self) {
-        self.tell(Step::Stop);
-    }
-}
-
-impl HandleSync<Block> for Worker {
-    fn handle(&mut self, block: Block, _: &mut CallContext) -> Result<(), HandlerError> {
-        block_on(pass(block.0));
-        Ok(())
-    }
-}
-
-impl HandleSync<Number> for Worker {
-    fn handle(&mut self, number: Number, _: &mut CallContext) -> Result<u32, HandlerError> {
-        self.tell(Step::Number(number.0));
-        Ok(number.0)
-    }
-}
-
-impl HandleSync<Note> for Worker {
-    fn handle(&mut self, note: Note, _: &mut CallContext) -> Result<(), HandlerError> {
-        self.tell(Step::Number(note.0));
-        Ok(())
-    }
-}
-
-impl HandleSync<Panic> for Worker {
-    fn handle(&mut self, _: Panic, _: &mut CallContext) -> Result<(), HandlerError> {
-        panic!("no milk");
-    }
-}
-
-impl Handle<Talk> for Worker {
-    async fn handle(&mut self, talk: Talk, _: &mut CallContext) -> Result<u32, HandlerError> {
-        for number in (0..90).step_by(3) {
-            talk.0.send(Note(number))?;
-            assert_eq!(talk.0.ask_blocking(Number(number + 1))?, number + 1);
-            assert_eq!(talk.0.ask(Number(number + 2)).await?, number + 2);
-        }
-        Ok(90)
-    }
-}
-
-impl Handle<Relay> for Worker {
-    async fn handle(&mut self, relay: Relay, _: &mut CallContext) -> Result<[u64; 2], HandlerError> {
-        Ok([relay.0.ask_blocking(Left)?, relay.0.ask(Left).await?])
-    }
-}
-
-impl HandleSync<Left> for Worker {
-    fn handle(&mut self, _: Left, context: &mut CallContext) -> Result<u64, HandlerError> {
-        Ok(context.remaining().map_or(u64::MAX, |left| left.as_millis() as u64))
-    }
-}
-
-/// A worker whose steps nobody looks at.
-fn unseen() -> Worker {
-    Worker(channel().0)
-}
-
-/// Registers an isolated endpoint at the scene's distance, and gives the asker's ref to it.
-fn isolate(scene: &Scene, name: &str, make: impl FnOnce() -> Worker + Send + 'static) -> EndpointRef {
-    let own = scene.answering.register_isolated(name, make).unwrap();
-    if scene.distance.is_remote() { seen_from(&scene.asking, &own) } else { own }
-}
 
 #[test]
 fn while_it_blocks_others_are_served_and_asks_to_it_time_out() {
@@ -349,20 +214,6 @@ fn its_life_is_that_of_any_endpoint_and_its_thread_serves_the_next() {
     });
 }
 
-trait OwnRef {
-    fn endpoint_ref_of(&self, name: &str, seen: &EndpointRef) -> EndpointRef;
-}
-
-impl OwnRef for RpcEnv {
-    /// The env's own ref to an endpoint of which `seen` may be a peer's.
-    fn endpoint_ref_of(&self, name: &str, seen: &EndpointRef) -> EndpointRef {
-        match self.address() {
-            Some(_) => self.endpoint_ref(&uri(self, name)).unwrap(),
-            None => seen.clone(),
-        }
-    }
-}
-
 #[test]
 fn there_are_as_many_as_the_configuration_allows() {
     bounded(|| {
@@ -399,19 +250,6 @@ impl Endpoint for Failing {
     async fn on_start(&mut self, _: &EndpointContext) -> Result<(), HandlerError> {
         if self.0 { panic!("no milk") } else { Err(HandlerError::new("no coffee")) }
     }
-}
-
-/// Registers once the thread of an endpoint that has ended is free again.
-fn when_free<E: Endpoint>(
-    env: &RpcEnv,
-    make: impl Fn() -> E + Send + Clone + 'static,
-) -> Result<EndpointRef, RegisterError> {
-    let mut outcome = None;
-    until("the thread is free", || {
-        outcome = Some(env.register_isolated("worker", make.clone()));
-        !matches!(outcome, Some(Err(RegisterError::TooManyIsolated { .. })))
-    });
-    outcome.unwrap()
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod scene;
+pub(crate) mod worker;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
