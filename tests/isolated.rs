@@ -76,6 +76,27 @@ fn it_sends_and_asks_to_any_place_and_blocks_for_the_answers() {
 }
 
 #[test]
+fn a_peer_that_looks_it_up_reaches_it() {
+    bounded(|| {
+        let (env, other) = (server(2), client(1));
+        let mut worker = env.register_isolated("worker", unseen).unwrap();
+        let found = other.lookup_blocking(uri(&env, "worker").as_str()).unwrap();
+        assert_eq!(found.ask_blocking(Number(1)), Ok(1));
+        // The next holder of the name is on another thread, or on a core.
+        for name in ["isolated", "on a core"] {
+            assert!(env.stop(&worker));
+            worker = match name {
+                "isolated" => env.register_isolated("worker", unseen).unwrap(),
+                _ => env.register("worker", unseen).unwrap(),
+            };
+            until(name, || found.ask_blocking(Number(2)) == Ok(2));
+        }
+        end(&other);
+        end(&env);
+    });
+}
+
+#[test]
 fn what_its_handler_asks_for_ends_with_the_call_that_it_handles() {
     bounded(|| {
         let config = Config { ask_timeout: LIMIT * 100, ..config() };
