@@ -54,8 +54,8 @@ impl Peer {
         self.0.number
     }
 
-    /// How many connections this env has with that node now, on all cores and in both directions: 0 when
-    /// `on_disconnected` tells of the last one.
+    /// How many connections this env has with that node now, on all cores and in both directions. Once it has been 0 it
+    /// stays so: if the node comes back, its new peers count anew.
     pub fn connections(&self) -> usize {
         self.0.of_node.load(Ordering::Relaxed)
     }
