@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::echo::{Echo, Hang, Random, alone, cut, dialler, echo_blocking, payload, refer, serve, until};
+use common::echo::{Echo, Hang, Random, alone, cut, dialler, echo_blocking, payload, refer, serve, until, within};
 use common::memory::{Counting, Watch};
 use common::raw::{self, RawPeer, hello, request};
 use common::{LIMIT, bounded, config, eventually, log};
 use ringpost::net::reader::Incoming;
+use ringpost::wire::handshake::VERSION;
 use ringpost::{AskError, Config, RpcEnv};
 use tracing::Level;
 
@@ -80,6 +81,13 @@ fn with_hello(frame: &[u8]) -> Vec<u8> {
     [&hello(), frame].concat()
 }
 
+/// A hello of a node that speaks versions 2 and 3.
+fn of_the_future() -> Vec<u8> {
+    let mut bytes = hello();
+    bytes[10..14].copy_from_slice(&[2, 0, 3, 0]);
+    bytes
+}
+
 /// A frame header that claims this length, and some bytes of the frame.
 fn claiming(length: u32) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -93,8 +101,6 @@ fn bad_bytes_are_turned_away_with_one_warning_and_nobody_else_notices() {
     const MAX_FRAME: u32 = 16 << 20;
     let mut long_name = hello();
     long_name[32..34].copy_from_slice(&4000u16.to_le_bytes());
-    let mut future = hello();
-    future[10..14].copy_from_slice(&[9, 0, 9, 0]);
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("random bytes", payload(99, 64).to_vec(), "does not speak ringpost"),
         ("one wrong byte", b"rngposX".to_vec(), "does not speak ringpost"),
@@ -102,7 +108,7 @@ fn bad_bytes_are_turned_away_with_one_warning_and_nobody_else_notices() {
         ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), "HTTP"),
         ("a TLS hello", [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &payload(7, 32)].concat(), "TLS"),
         ("a hello whose name leaves it", long_name, "malformed hello"),
-        ("a hello of another version", future, "version"),
+        ("a hello of another version", of_the_future(), "version"),
         ("a frame of 4 GiB", with_hello(&claiming(u32::MAX)), "limit"),
         ("a frame of 3 GiB", with_hello(&claiming(3 << 30)), "limit"),
         ("a frame one byte too long", with_hello(&claiming(MAX_FRAME + 1)), "limit"),
@@ -131,7 +137,8 @@ fn bad_bytes_are_turned_away_with_one_warning_and_nobody_else_notices() {
             let (answer, closed) = read_to_end(&mut peer);
             assert!(closed, "{case}: the connection is closed, not reset");
             assert!(began.elapsed() < LIMIT / 2, "{case}: it took {:?}", began.elapsed());
-            assert!(answer.is_empty() || bytes.starts_with(&hello()), "{case}: only a hello is answered");
+            let greeted = bytes.starts_with(&hello()) || bytes == of_the_future();
+            assert!(answer.is_empty() || greeted, "{case}: only a hello is answered");
             assert!(watch.largest() < 256 << 10, "{case}: {} bytes were allocated at once", watch.largest());
             let counters = eventually(&server, case, |c| c.protocol_errors == number && c.connections == 1);
             assert_eq!(counters.sockets, 2, "{case}: the listener and the bystander are left");
@@ -398,5 +405,37 @@ fn a_hostile_server_costs_the_ask_and_nothing_else() {
         assert_eq!(env.snapshot().total().timeouts, 0, "each ask ended when its connection did");
         assert!(log::take().iter().all(|(level, line)| *level != Level::ERROR && !line.contains("panic")));
         cut([env, server]);
+    });
+}
+
+#[test]
+fn nodes_without_a_version_in_common_tell_each_other_what_they_speak() {
+    let _alone = alone();
+    bounded(|| {
+        let server = serve("127.0.0.1:0", config());
+        let mut dialler = RawPeer::connect(server.address().unwrap().to_string().parse().unwrap());
+        // Frames may follow at once; they are not looked at.
+        dialler.stream.write_all(&[of_the_future(), vec![0xff; 1000]].concat()).unwrap();
+        dialler.next(|incoming| match incoming {
+            Incoming::Hello(hello) => assert_eq!((hello.versions, &*hello.name), ((VERSION, VERSION), "server")),
+            other => panic!("{other:?}"),
+        });
+        dialler.expect_end();
+        let end = eventually(&server, "it is closed", |c| c.connections == 0);
+        assert_eq!(end.protocol_errors, 1);
+
+        let (listener, address) = raw::listener();
+        let client = self::dialler(config());
+        let ask = client.endpoint_ref(&format!("ringpost://hang@{address}")).unwrap().ask(Hang);
+        let mut acceptor = RawPeer::over(listener.accept().unwrap().0);
+        assert!(acceptor.next(|incoming| matches!(incoming, Incoming::Hello(_))));
+        acceptor.stream.write_all(&of_the_future()).unwrap();
+        match within(ask) {
+            Err(AskError::Unreachable { cause, .. }) => {
+                assert!(cause.contains("versions 2 to 3, this node speaks 1"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+        cut([client, server]);
     });
 }

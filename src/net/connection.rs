@@ -38,6 +38,8 @@ pub enum Phase {
     Greeting,
     /// Its peer has said which other core it wants: it is about to be handed over, and nothing may arrive here.
     Departing,
+    /// The peer's hello will not do; it ends when ours has been sent, which says why.
+    Refusing,
     /// Frames travel.
     Open,
     /// It ends; nothing that still arrives counts.

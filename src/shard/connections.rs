@@ -10,7 +10,7 @@ use crate::dispatch::events::Event;
 use crate::net::connection::{Connection, ConnectionId, End, Phase, Role};
 use crate::net::reader::{Incoming, ProtocolError, Reader};
 use crate::net::remote::Remote;
-use crate::wire::handshake::{Hello, VERSION};
+use crate::wire::handshake::{Hello, HelloError, VERSION};
 
 /// A send that took longer than this, 10 ms, has kept what is behind it waiting for long.
 const STALE_NS: u64 = 10_000_000;
@@ -195,6 +195,14 @@ impl Shard {
 
     fn on_protocol_error(&self, id: ConnectionId, problem: &ProtocolError) {
         self.count(|counters| counters.protocol_errors += 1);
+        if let ProtocolError::Hello(HelloError::Version { .. }) = problem
+            && let Some(connection) = self.connections.borrow_mut().get(id)
+            && connection.role == Role::Accepted
+        {
+            tracing::warn!(peer = %connection.remote, cause = %problem, "refuses a connection");
+            connection.phase = Phase::Refusing;
+            return self.write_hello(connection);
+        }
         self.close(id, &problem.to_string(), End::Faulty);
     }
 
@@ -215,6 +223,7 @@ impl Shard {
                     }
                     return;
                 }
+                Phase::Refusing => "it did not take our hello in time (Config::handshake_timeout)",
                 Phase::Closing => return,
             }
         };
@@ -229,6 +238,10 @@ impl Shard {
         let Some(connection) = connections.get(id) else { return };
         let waited = connection.writer.stuck_for(self.clock());
         connection.writer.sent(buffer, &mut self.spares.borrow_mut());
+        if connection.phase == Phase::Refusing {
+            drop(connections);
+            return self.close(id, "the two nodes speak different versions of the protocol", End::Wanted);
+        }
         if !connection.writer.queued().is_empty() {
             if waited > STALE_NS {
                 self.refresh(connection);
