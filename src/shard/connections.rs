@@ -199,7 +199,7 @@ impl Shard {
             && let Some(connection) = self.connections.borrow_mut().get(id)
             && connection.role == Role::Accepted
         {
-            tracing::warn!(peer = %connection.remote, cause = %problem, "refuses a connection");
+            tracing::warn!(peer = %connection.remote, cause = %problem, "closed a connection");
             connection.phase = Phase::Refusing;
             return self.write_hello(connection);
         }
