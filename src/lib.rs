@@ -18,7 +18,12 @@
 //! for [`ask`](EndpointRef::ask), without for [`send`](EndpointRef::send).
 //!
 //! **A ref** ([`EndpointRef`]) reaches an endpoint on the same core, another core or another node in the same way. It
-//! may be cloned, used on any thread, and sent inside messages.
+//! may be cloned, used on any thread, and sent inside messages. [`RpcEnv::endpoint_ref`] makes one without asking anybody;
+//! one that [`RpcEnv::lookup`] found goes straight to the endpoint's core. A [`TypedRef`] takes the messages of one
+//! [`protocol!`] alone. Nodes that listen nowhere are reached too, over the connections that they opened.
+//!
+//! **Events** of connections come to the endpoints that ask for them with [`Handlers::events`], in order with the
+//! messages of that connection: see [`Endpoint::on_connected`].
 //!
 //! # Where code runs, and what it must not do
 //!
@@ -81,6 +86,9 @@
 //!   ([`EndpointRef::patient`]).
 //! * A connection that ends takes its asks along: all of them fail at once, with the peer's address. The next ask or
 //!   send connects again.
+//!
+//! `docs/CONTRACT.md` in the repository has all of it, with the tests, the limits and their counters; `docs/SPARK.md` says
+//! what is meant to differ from Spark.
 //!
 //! # Waiting costs more than working
 //!
