@@ -10,6 +10,10 @@ use crate::address::{Address, AddressError};
 use crate::error::StartError;
 use crate::shard::socket_file::SocketFile;
 
+/// Connections that wait to be accepted, per core; the kernel lowers it to `net.core.somaxconn`, which is 4,096 unless
+/// it was changed.
+const BACKLOG: i32 = 4096;
+
 /// The listening sockets of an env.
 #[derive(Debug)]
 pub(crate) struct Listening {
@@ -90,7 +94,7 @@ fn listen_on(mut address: SocketAddr, cores: usize) -> io::Result<(Vec<OwnedFd>,
     let first = open()?;
     first.set_reuse_address(true)?;
     first.bind(&address.into())?;
-    first.listen(1024)?;
+    first.listen(BACKLOG)?;
     if address.port() == 0 {
         let bound = first.local_addr()?.as_socket();
         address.set_port(bound.map_or(0, |bound| bound.port()));
@@ -101,7 +105,7 @@ fn listen_on(mut address: SocketAddr, cores: usize) -> io::Result<(Vec<OwnedFd>,
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
-        socket.listen(1024)?;
+        socket.listen(BACKLOG)?;
         Ok(OwnedFd::from(socket))
     };
     let others = (1..cores).map(listener);
