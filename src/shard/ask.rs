@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lanes::{LaneFull, LaneItem};
-use super::relay::{Asker, ClientWay, Relay, no_way, no_way_to_send};
+use super::relay::{Asker, ClientWay, NO_WAY, Relay};
 use super::shard::Shard;
 use super::timeouts::Timer;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
@@ -18,7 +18,7 @@ use crate::net::pending::{AskKey, LimitedBy, Via, Waiter, Waiting};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, FrameTooLarge, RequestHead, Route, Target, core_of_key};
-use crate::wire::message::{Ask, MessageId, OneWay};
+use crate::wire::message::{Ask, Message, MessageId, OneWay};
 
 /// Whom a ref points at.
 #[derive(Clone, Debug)]
@@ -79,6 +79,8 @@ pub(super) enum Refusal {
     Unsendable(String),
     TooLarge(FrameTooLarge),
     Overloaded(Arc<str>, &'static str),
+    /// The peer does not listen, and has no connection open.
+    NoWay,
 }
 
 impl Shard {
@@ -125,24 +127,9 @@ impl Shard {
                 }
             }
             Destination::Peer { peer, name, index } => {
-                let named = Named { peer, name, index: *index, key: options.key };
-                let via = match peer.client().map(|node| self.way_to_client(&named, node)) {
-                    None | Some(ClientWay::Own) => {
-                        let deadline_us = u32::try_from(left_ns / 1000).ok();
-                        let encode = |out: &mut Vec<u8>| codec::encode(&message, out);
-                        self.write_request(&named, key.0, M::ID, deadline_us, encode)
-                            .map_err(|refusal| refusal.into_ask(self.name_of(to)))?;
-                        Via::Peer { peer: peer.index(), name: *index, key: options.key }
-                    }
-                    Some(ClientWay::Through(route)) => {
-                        let asker = Asker { core: self.core, request: key.0, limit };
-                        let relay = Relay::new(asker, &route, &named, message);
-                        self.lane_request(route.core, LaneItem::Relay(relay))
-                            .map_err(|full| self.lane_full(route.core, &full).into_ask("".into()))?;
-                        Via::Relayed { core: route.core, peer: peer.index(), name: *index }
-                    }
-                    Some(ClientWay::Closed) => return Err(no_way(&named)),
-                };
+                let to_peer = Named { peer, name, index: *index, key: options.key };
+                let via = self.send_to_peer(&to_peer, key.0, message, limit);
+                let via = via.map_err(|refusal| refusal.into_ask(self.name_of(to)))?;
                 self.pending.borrow_mut().insert(key, waiting(via));
                 self.count(|counters| counters.asks_peer += 1);
             }
@@ -202,25 +189,34 @@ impl Shard {
                 self.count(|counters| counters.sends_lane += 1);
             }
             Destination::Peer { peer, name, index } => {
-                let named = Named { peer, name, index: *index, key };
-                match peer.client().map(|node| self.way_to_client(&named, node)) {
-                    None | Some(ClientWay::Own) => {
-                        let encode = |out: &mut Vec<u8>| codec::encode(&message, out);
-                        self.write_request(&named, 0, M::ID, None, encode)
-                            .map_err(|refusal| refusal.into_send(self.name_of(to)))?;
-                    }
-                    Some(ClientWay::Through(route)) => {
-                        let asker = Asker { core: self.core, request: 0, limit: Limit::NONE };
-                        let relay = Relay::new(asker, &route, &named, message);
-                        self.lane_request(route.core, LaneItem::Relay(relay))
-                            .map_err(|full| self.lane_full(route.core, &full).into_send(self.name_of(to)))?;
-                    }
-                    Some(ClientWay::Closed) => return Err(no_way_to_send(&named)),
-                }
+                let to_peer = Named { peer, name, index: *index, key };
+                let sent = self.send_to_peer(&to_peer, 0, message, Limit::NONE);
+                sent.map_err(|refusal| refusal.into_send(self.name_of(to)))?;
                 self.count(|counters| counters.sends_peer += 1);
             }
         }
         Ok(())
+    }
+
+    /// Sends an ask or a one-way message to a peer, and tells which way it went: over a connection of this core, or, to a
+    /// node that does not listen, through the core that has one.
+    #[inline]
+    fn send_to_peer<M: Message>(&self, to: &Named<'_>, request: u64, message: M, limit: Limit) -> Result<Via, Refusal> {
+        let (peer, name) = (to.peer.index(), to.index);
+        match to.peer.client().map(|node| self.way_to_client(to, node)) {
+            None | Some(ClientWay::Own) => {
+                let deadline_us = u32::try_from(limit.left_ns / 1000).ok().filter(|_| request != 0);
+                self.write_request(to, request, M::ID, deadline_us, |out| codec::encode(&message, out))?;
+                Ok(Via::Peer { peer, name, key: to.key })
+            }
+            Some(ClientWay::Through(route)) => {
+                let core = route.core;
+                let relay = Relay::new(Asker { core: self.core, request, limit }, route, to, message);
+                self.lane_request(core, LaneItem::Relay(relay)).map_err(|full| self.lane_full(core, &full))?;
+                Ok(Via::Relayed { core, peer, name })
+            }
+            Some(ClientWay::Closed) => Err(Refusal::NoWay),
+        }
     }
 
     /// The core of this env that handles a message for `place`.
@@ -384,6 +380,7 @@ impl Refusal {
             Refusal::Unsendable(reason) => AskError::Unsendable { target, reason: reason.into() },
             Refusal::TooLarge(error) => AskError::Unsendable { target, reason: error.to_string().into() },
             Refusal::Overloaded(queue, remedy) => AskError::Overloaded { queue, remedy },
+            Refusal::NoWay => AskError::Unreachable { peer: target, cause: NO_WAY.into() },
         }
     }
 
@@ -392,6 +389,7 @@ impl Refusal {
             Refusal::Unsendable(reason) => SendError::Unsendable { target, reason: reason.into() },
             Refusal::TooLarge(error) => SendError::Unsendable { target, reason: error.to_string().into() },
             Refusal::Overloaded(queue, remedy) => SendError::Overloaded { queue, remedy },
+            Refusal::NoWay => SendError::Unreachable { peer: target, cause: NO_WAY.into() },
         }
     }
 }

@@ -8,7 +8,7 @@ use super::shard::Shard;
 use super::timeouts::Timer;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection::{ConnectionId, Phase};
-use crate::net::errors::{AskError, SendError};
+use crate::net::errors::AskError;
 use crate::net::outbox::{Link, Outbox};
 use crate::net::peer::Peer;
 use crate::net::pending::{Decode, Via, Waiter, Waiting};
@@ -19,7 +19,7 @@ use crate::wire::message::{Message, MessageId};
 /// How much longer than its asker a relaying core waits: the asker's own timer ends the ask, and tells.
 const GRACE_NS: u64 = 1_000_000_000;
 /// Why a node that does not listen cannot be reached.
-const NO_WAY: &str = "it listens nowhere, and no connection from it to this env is open";
+pub(super) const NO_WAY: &str = "it listens nowhere, and no connection from it to this env is open";
 
 /// The way to a node that does not listen.
 pub(super) enum ClientWay {
@@ -81,10 +81,10 @@ pub(super) struct Asker {
 
 impl Relay {
     /// Of `message` to an endpoint over `route`.
-    pub(super) fn new<M: Message>(asker: Asker, route: &Arc<Route>, to: &Named<'_>, message: M) -> Box<Relay> {
+    pub(super) fn new<M: Message>(asker: Asker, route: Arc<Route>, to: &Named<'_>, message: M) -> Box<Relay> {
         Box::new(Relay {
             asker,
-            route: route.clone(),
+            route,
             peer: to.peer.clone(),
             name: to.name.clone(),
             index: to.index,
@@ -197,14 +197,4 @@ impl Shard {
             self.abandon_ask(key);
         }
     }
-}
-
-/// The error of an ask to a node that is not connected.
-pub(super) fn no_way(to: &Named<'_>) -> AskError {
-    AskError::Unreachable { peer: to.describe(), cause: NO_WAY.into() }
-}
-
-/// The error of a one-way message to a node that is not connected.
-pub(super) fn no_way_to_send(to: &Named<'_>) -> SendError {
-    SendError::Unreachable { peer: to.describe(), cause: NO_WAY.into() }
 }
