@@ -393,3 +393,42 @@ fn a_connection_stays_open_for_a_ref_that_went_over_it() {
         end(&server);
     });
 }
+
+#[test]
+fn an_ask_outlives_its_ref_beside_those_of_the_next_ref_and_all_end_with_their_connection() {
+    bounded(|| {
+        for cuts in [false, true] {
+            let (server, client) = (server(1), client(1));
+            let desk = desk(&server, &client);
+            let there = left(&desk, &guest(&client, 0, "first", 1));
+            let mut gates = [Gate::new(), Gate::new()];
+            let first = there.ask(Wait(gates[0].id));
+            gates[0].expect(Event::Entered);
+            drop(there);
+            drop(desk.0.ask_blocking(Leave(desk.0.clone())).unwrap());
+            turn(&server);
+            let there = left(&desk, &guest(&client, 0, "second", 2));
+            let second = there.ask(Wait(gates[1].id));
+            gates[1].expect(Event::Entered);
+            if cuts {
+                cut([client]);
+                for ask in [first, second] {
+                    assert_eq!(kind(&within(ask).unwrap_err()), "Disconnected");
+                }
+            } else {
+                gates[0].open();
+                assert_eq!(within(first), Ok(()));
+                // The connection's timer, and that of the second ask.
+                eventually(&server, "what is left of the first ref is gone", |now| now.timers == 2);
+                gates[1].open();
+                assert_eq!(within(second), Ok(()));
+                let gate = Gate::new();
+                let third = there.ask(Wait(gate.id));
+                gate.expect(Event::Entered);
+                cut([client]);
+                assert_eq!(kind(&within(third).unwrap_err()), "Disconnected");
+            }
+            end(&server);
+        }
+    });
+}

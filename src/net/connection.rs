@@ -76,9 +76,9 @@ pub struct Connection {
     pub remote: Remote,
     /// Who the peer is, once it has said its hello.
     pub peer: Option<Peer>,
-    /// The outbox whose asks go over the connection: its own if we opened it; if the peer did, that of refs to the
-    /// peer, which does not listen.
-    pub serves: Option<u32>,
+    /// The outboxes whose asks go over the connection: its own if we opened it; if the peer did, that of refs to the
+    /// peer, which does not listen, and those of earlier refs whose asks are still under way.
+    pub serves: Vec<u32>,
     /// The receiving half; `None` while its frames are handled.
     pub reader: Option<Reader>,
     /// The sending half.
@@ -122,8 +122,8 @@ impl Connection {
             remote,
             peer: None,
             serves: match role {
-                Role::Accepted => None,
-                Role::Dialled { peer } => Some(peer),
+                Role::Accepted => Vec::new(),
+                Role::Dialled { peer } => vec![peer],
             },
             reader: Some(Reader::new(max_frame)),
             writer: Writer::default(),

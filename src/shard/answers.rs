@@ -12,7 +12,7 @@ use crate::dispatch::call::{Answer, AtCore, Call, Origin, Reply, ReplyPath, WayB
 use crate::dispatch::deferred::Deferrals;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_cell::AskCell;
-use crate::net::connection::{Connection, ConnectionId, End, Phase};
+use crate::net::connection::{Connection, ConnectionId, End, Phase, Role};
 use crate::net::errors::AskError;
 use crate::net::pending::{AskKey, Forgotten, Via};
 use crate::net::roster::Peer;
@@ -226,7 +226,7 @@ impl Shard {
         }
         self.count(|counters| counters.replies_out += 1);
         if self.own_ref_left.take()
-            && let Some(peer) = connection.serves
+            && let Role::Dialled { peer } = connection.role
         {
             self.keep_way_back(peer);
         }

@@ -308,12 +308,14 @@ impl Shard {
             self.node.roster.leave(self.core, id);
         }
         self.act(Action::Close(id));
-        if let Some(peer) = connection.serves
+        let serves = std::mem::take(&mut connection.serves);
+        if !serves.is_empty()
             && let Some(connection) = connections.remove(id)
         {
             // Out of the table while its asks end, since their wakers may come back in here.
             drop(connections);
-            self.link_down(peer, &connection, cause);
+            self.count_unsent(&connection);
+            serves.into_iter().for_each(|peer| self.link_down(peer, id, cause));
             self.connections.borrow_mut().insert(connection);
         } else {
             drop(connections);

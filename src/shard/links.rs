@@ -163,21 +163,26 @@ impl Shard {
         }
     }
 
+    /// Counts what a connection that ends has not sent and nobody misses.
+    pub(super) fn count_unsent(&self, connection: &Connection) {
+        let lost = count_one_way(connection.writer.queued());
+        self.count(|counters| counters.sends_lost += lost);
+    }
+
     /// The connection to a peer is gone: every ask that went there ends.
-    pub(super) fn link_down(&self, peer: u32, connection: &Connection, cause: &str) {
-        let unsent = count_one_way(connection.writer.queued());
+    pub(super) fn link_down(&self, peer: u32, connection: ConnectionId, cause: &str) {
         let address = {
             let mut outboxes = self.outboxes.borrow_mut();
             let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
-            if outbox.link == Link::Dialling(Some(connection.id)) {
+            if outbox.link == Link::Dialling(Some(connection)) {
                 drop(outboxes);
                 return self.dial_failed(peer, cause);
             }
-            if outbox.link != Link::Up(connection.id) {
+            if outbox.link != Link::Up(connection) {
                 return;
             }
             outbox.link = Link::Down;
-            let lost = outbox.link_lost() + unsent;
+            let lost = outbox.link_lost();
             self.count(|counters| counters.sends_lost += lost);
             outbox.address.clone()
         };
@@ -269,7 +274,7 @@ impl Shard {
             let outbox = slot.take();
             drop(outboxes);
             if let Some(outbox) = outbox {
-                self.discard(outbox);
+                self.discard(peer, outbox);
             }
         } else if outbox.timer.is_none() {
             self.arm_peer(outbox, peer, FORGOTTEN_CHECK);
@@ -287,12 +292,12 @@ impl Shard {
     }
 
     /// Drops an outbox in which nothing is under way, with its connection.
-    fn discard(&self, mut outbox: Outbox) {
+    fn discard(&self, peer: u32, mut outbox: Outbox) {
         self.disarm_peer(&mut outbox);
         let (Link::Up(id) | Link::Dialling(Some(id))) = outbox.link else { return };
         let accepted = match self.connections.borrow_mut().get(id) {
             Some(connection) if connection.role == Role::Accepted => {
-                connection.serves = None;
+                connection.serves.retain(|served| *served != peer);
                 true
             }
             _ => false,
@@ -323,11 +328,13 @@ impl Shard {
 
     /// A one-way message went to an endpoint that the peer no longer has: the next one uses the name.
     pub(super) fn on_gone(&self, id: ConnectionId, endpoint: EndpointId) {
-        let serves = self.connections.borrow_mut().get(id).and_then(|connection| connection.serves);
-        if let Some(peer) = serves
-            && let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize)
-        {
-            outbox.unresolve(endpoint);
+        let mut connections = self.connections.borrow_mut();
+        let Some(connection) = connections.get(id) else { return };
+        let mut outboxes = self.outboxes.borrow_mut();
+        for peer in &connection.serves {
+            if let Some(Some(outbox)) = outboxes.get_mut(*peer as usize) {
+                outbox.unresolve(endpoint);
+            }
         }
     }
 

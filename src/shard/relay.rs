@@ -129,7 +129,7 @@ impl Shard {
     fn link_client(&self, outbox: &mut Outbox, peer: u32, id: ConnectionId) -> bool {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id).filter(|c| c.phase == Phase::Open) else { return false };
-        connection.serves = Some(peer);
+        connection.serves.push(peer);
         outbox.link = Link::Up(id);
         true
     }

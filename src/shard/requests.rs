@@ -8,6 +8,7 @@ use crate::dispatch::call::{Call, NO_DEADLINE, Origin, ReplyPath, refuse};
 use crate::dispatch::inbox::{Body, Envelope};
 use crate::net::connection::{ConnectionId, End, Role};
 use crate::net::errors::AskError;
+use crate::net::outbox::Link;
 use crate::net::pending::{AskKey, Via};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{EndpointId, Frame, RequestHead, Resolved, Route, Target, core_of_key};
@@ -127,7 +128,9 @@ impl Shard {
         match (via, role) {
             (Via::Peer { peer, .. }, Role::Dialled { peer: dialled }) => *peer == dialled,
             (Via::Peer { peer, .. }, Role::Accepted) => {
-                self.connections.borrow_mut().get(id).is_some_and(|connection| connection.serves == Some(*peer))
+                let outboxes = self.outboxes.borrow();
+                let outbox = outboxes.get(*peer as usize).and_then(Option::as_ref);
+                outbox.is_some_and(|outbox| outbox.link == Link::Up(id))
             }
             _ => false,
         }
