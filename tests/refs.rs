@@ -56,7 +56,13 @@ fn guest(env: &RpcEnv, core: usize, name: &str, id: u64) -> EndpointRef {
 
 impl Endpoint for Guest {
     fn handlers(handlers: &mut Handlers<Self>) {
-        handlers.ask_sync::<Number>().send_sync::<Note>().ask_sync::<Notes>().ask::<Wait>().ask_sync::<Fail>();
+        handlers
+            .ask_sync::<Number>()
+            .send_sync::<Note>()
+            .ask_sync::<Notes>()
+            .ask::<Wait>()
+            .ask_sync::<Fail>()
+            .ask_sync::<WhoAreYou>();
     }
 }
 
@@ -428,6 +434,40 @@ fn an_ask_outlives_its_ref_beside_those_of_the_next_ref_and_all_end_with_their_c
                 cut([client]);
                 assert_eq!(kind(&within(third).unwrap_err()), "Disconnected");
             }
+            end(&server);
+        }
+    });
+}
+
+/// Answered with a ref to the guest itself.
+#[derive(Serialize, Deserialize, Clone)]
+struct WhoAreYou;
+message!(WhoAreYou as "refs.WhoAreYou" => EndpointRef);
+
+impl HandleSync<WhoAreYou> for Guest {
+    fn handle(&mut self, _: WhoAreYou, context: &mut CallContext) -> Result<EndpointRef, HandlerError> {
+        Ok(context.myself().clone())
+    }
+}
+
+#[test]
+fn a_connection_stays_open_for_a_ref_that_was_answered_over_it_from_any_core() {
+    bounded(|| {
+        for core in 0..2 {
+            let (server, client) = (server(1), client(2));
+            let desk = desk(&server, &client);
+            let guest = guest(&client, core, "guest", 3);
+            // The connection is that of core 0.
+            let seen = desk.1.clone();
+            on(&client, 0, move || async move { seen.ask(Collect).await.map(drop) }).unwrap();
+            let there = server.lookup_blocking(&guest.uri()).unwrap();
+            let there = there.ask_blocking(WhoAreYou).unwrap();
+            drop(desk);
+            for _ in 0..10 {
+                turn(&client);
+            }
+            assert_eq!(within(there.ask_within(Number(1), LIMIT)), Ok((1, 3)), "on core {core}");
+            end(&client);
             end(&server);
         }
     });

@@ -12,7 +12,7 @@ use crate::dispatch::call::{Answer, AtCore, Call, Origin, Reply, ReplyPath, WayB
 use crate::dispatch::deferred::Deferrals;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_cell::AskCell;
-use crate::net::connection::{Connection, ConnectionId, End, Phase, Role};
+use crate::net::connection::{Connection, ConnectionId, End, Phase};
 use crate::net::errors::AskError;
 use crate::net::pending::{AskKey, Forgotten, Via};
 use crate::net::roster::Peer;
@@ -46,7 +46,8 @@ impl ReplyPath for Shard {
             }
             Origin::Passed { core, connection } => {
                 let frame = self.answer_frame(call, answer);
-                self.lane_answer(core, LaneItem::Frame { connection, request: call.request, frame });
+                let way_back = self.own_ref_left.take();
+                self.lane_answer(core, LaneItem::Frame { connection, request: call.request, frame, way_back });
             }
         }
     }
@@ -57,12 +58,12 @@ impl ReplyPath for Shard {
             Origin::Peer(connection) => {
                 let mut bytes = self.spares.borrow_mut().take();
                 frame::write_gone(&mut bytes, endpoint);
-                self.send_frame(connection, 0, bytes);
+                self.send_frame(connection, 0, bytes, false);
             }
             Origin::Passed { core, connection } => {
                 let mut frame = self.spares.borrow_mut().take();
                 frame::write_gone(&mut frame, endpoint);
-                self.lane_answer(core, LaneItem::Frame { connection, request: 0, frame });
+                self.lane_answer(core, LaneItem::Frame { connection, request: 0, frame, way_back: false });
             }
         }
     }
@@ -225,10 +226,8 @@ impl Shard {
             Answer::Failure(failure) => frame::write_failure(out, request, resolved, &failure),
         }
         self.count(|counters| counters.replies_out += 1);
-        if self.own_ref_left.take()
-            && let Role::Dialled { peer } = connection.role
-        {
-            self.keep_way_back(peer);
+        if self.own_ref_left.take() {
+            self.keep_way_back(connection.role);
         }
         self.mark_dirty(connection);
         if self.is_hopeless(connection) {
@@ -262,7 +261,7 @@ impl Shard {
     }
 
     /// The answer to a request that this core passed on.
-    pub fn send_frame(&self, id: ConnectionId, request: u64, bytes: Vec<u8>) {
+    pub fn send_frame(&self, id: ConnectionId, request: u64, bytes: Vec<u8>, way_back: bool) {
         let mut hopeless = false;
         let mut connections = self.connections.borrow_mut();
         let mut spares = self.spares.borrow_mut();
@@ -280,6 +279,9 @@ impl Shard {
                     frame::write_failure(out, request, None, &Failure::new(FailureCode::BadReply, &error));
                 }
                 self.count(|counters| counters.replies_out += u64::from(request != 0));
+                if way_back {
+                    self.keep_way_back(connection.role);
+                }
                 self.mark_dirty(connection);
                 hopeless = self.is_hopeless(connection);
             }

@@ -41,6 +41,8 @@ pub enum LaneItem {
         request: u64,
         /// The frame.
         frame: Vec<u8>,
+        /// Whether a ref is in it that leads back over this very connection.
+        way_back: bool,
     },
     /// A connection of the sender has ended, over which requests may have been passed on.
     ConnectionEnded {

@@ -308,10 +308,12 @@ impl Shard {
         }
     }
 
-    /// A ref to an endpoint of this node, which does not listen, leaves for this peer.
+    /// A ref to an endpoint of this node, which does not listen, leaves over a connection with this role.
     #[cold]
-    pub(super) fn keep_way_back(&self, peer: u32) {
-        if let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize) {
+    pub(super) fn keep_way_back(&self, role: Role) {
+        if let Role::Dialled { peer } = role
+            && let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize)
+        {
             outbox.way_back = true;
         }
     }

@@ -192,7 +192,9 @@ impl Shard {
                 Ok(parcel) => self.complete(AskKey(request), Ok(parcel)),
                 Err(failure) => self.fail(AskKey(request), &failure.as_failure()),
             },
-            LaneItem::Frame { connection, request, frame } => self.send_frame(connection, request, frame),
+            LaneItem::Frame { connection, request, frame, way_back } => {
+                self.send_frame(connection, request, frame, way_back);
+            }
             LaneItem::ConnectionEnded { core, connection } => {
                 self.dispatcher.give_up(Origin::Passed { core, connection });
             }
