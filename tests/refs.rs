@@ -472,3 +472,35 @@ fn a_connection_stays_open_for_a_ref_that_was_answered_over_it_from_any_core() {
         }
     });
 }
+
+/// Sends a note and panics when it is dropped where it was sent.
+#[derive(Serialize, Deserialize)]
+struct Sharp(Option<EndpointRef>, #[serde(skip)] bool);
+message!(Sharp as "refs.Sharp" => ());
+
+impl Drop for Sharp {
+    fn drop(&mut self) {
+        if let (true, Some(to)) = (self.1, &self.0) {
+            to.send(Note(1)).unwrap();
+            panic!("a drop panics");
+        }
+    }
+}
+
+#[test]
+fn a_message_may_do_anything_when_the_core_that_relayed_it_drops_it() {
+    bounded(|| {
+        let (server, client) = (server(2), client(1));
+        let desk = desk(&server, &client);
+        let there = left(&desk, &guest(&client, 0, "guest", 6));
+        turn(&server);
+        turn(&server);
+        let owner = server.snapshot().cores.iter().position(|core| core.connections == 1).unwrap();
+        let to = there.clone();
+        let answer = on(&server, 1 - owner, move || async move { to.ask(Sharp(Some(to.clone()), true)).await });
+        assert_eq!(kind(&answer.unwrap_err()), "UnknownMessage");
+        assert_eq!(within(there.ask(Notes)), Ok(vec![1]));
+        end(&client);
+        end(&server);
+    });
+}

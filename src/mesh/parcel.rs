@@ -53,6 +53,21 @@ impl<T: 'static> Of<T> {
         }
     }
 
+    /// The value in `space`.
+    ///
+    /// # Safety
+    /// `space` was filled by [`Parcel::new::<T>`], and nothing has moved the value out.
+    unsafe fn look(space: &Space) -> &T {
+        let at = space.0.as_ptr();
+        if Self::FITS {
+            // SAFETY: the caller promises a `T` here; `Space` is aligned for it, see `FITS`.
+            unsafe { &*at.cast::<T>() }
+        } else {
+            // SAFETY: the caller promises that `new` put the pointer of a `Box<T>` here, which still owns the value.
+            unsafe { &**at.cast::<*const T>() }
+        }
+    }
+
     /// Drops the value in `space` where it lies.
     ///
     /// # Safety
@@ -127,6 +142,13 @@ impl Parcel {
         let mut emptied = ManuallyDrop::new(self);
         // SAFETY: `is` compared the very type that `new` was called with, and `ManuallyDrop` keeps `drop` from the value.
         Ok(unsafe { Of::<T>::unpack(&mut emptied.space) })
+    }
+
+    /// The value where it lies; none if it is not a `T`.
+    pub fn get<T: 'static>(&self) -> Option<&T> {
+        // SAFETY: `is` compares the very type that `new` was called with, and only `take`, which consumes the parcel,
+        // moves the value out.
+        self.is::<T>().then(|| unsafe { Of::<T>::look(&self.space) })
     }
 
     /// Bytes of the value itself. What it owns elsewhere, such as the text of a `String`, is not seen.

@@ -9,6 +9,7 @@ fn there_and_back<const N: usize>() {
     let value: [u8; N] = std::array::from_fn(|i| i as u8);
     let parcel = Parcel::new(value);
     assert!(parcel.is::<[u8; N]>());
+    assert_eq!((parcel.get::<[u8; N]>(), parcel.get::<String>()), (Some(&value), None));
     assert_eq!(parcel.take::<[u8; N]>().unwrap(), value);
 }
 

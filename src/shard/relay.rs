@@ -37,7 +37,7 @@ pub struct MessageKind {
     name: &'static str,
     version: u16,
     id: MessageId,
-    encode: fn(Parcel, &mut Vec<u8>) -> Result<(), CodecError>,
+    encode: fn(&Parcel, &mut Vec<u8>) -> Result<(), CodecError>,
     decode: Decode,
 }
 
@@ -47,9 +47,9 @@ impl MessageKind {
             name: M::NAME,
             version: M::VERSION,
             id: M::ID,
-            encode: |parcel, out| match parcel.take::<M>() {
-                Ok(message) => codec::encode(&message, out),
-                Err(other) => Err(CodecError::Encode(format!("it is {}, not {}", other.type_name(), M::NAME))),
+            encode: |parcel, out| match parcel.get::<M>() {
+                Some(message) => codec::encode(message, out),
+                None => Err(CodecError::Encode(format!("it is {}, not {}", parcel.type_name(), M::NAME))),
             },
             decode: |bytes| codec::decode::<M::Reply>(bytes).map(Parcel::new),
         }
@@ -160,7 +160,8 @@ impl Shard {
             let cause = "it ended before the message was sent".into();
             return Err(AskError::Disconnected { peer: peer.address().clone(), cause });
         }
-        let encode = |out: &mut Vec<u8>| (kind.encode)(message, out);
+        // Only lent: its drop is the user's code, and comes when no table is borrowed.
+        let encode = |out: &mut Vec<u8>| (kind.encode)(&message, out);
         if asker.request == 0 {
             let written = self.write_request(&to, 0, kind.id, None, encode);
             return written.map_err(|refusal| refusal.into_ask(to.describe()));
