@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::dispatch::context::EndpointContext;
 use crate::dispatch::directory::Place;
+use crate::dispatch::endpoint_context::EndpointContext;
 use crate::endpoint_ref::EndpointRef;
 use crate::env::RpcEnv;
 use crate::shard::node::Node;

@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::call::{Call, NO_DEADLINE, ReplyPath, Responder, refuse};
-use super::context::EndpointContext;
+use super::call::{Call, NO_DEADLINE};
 use super::deferred::Deferrals;
+use super::endpoint_context::EndpointContext;
 use super::erased::{AnyEndpoint, Payload};
-use super::events::Listeners;
+use super::event::Listeners;
 use super::handling::Handling;
 use super::inbox::{Body, Envelope, InboxLimits, Item};
+use super::reply_path::{ReplyPath, refuse};
+use super::responder::Responder;
 use super::shared::InFlight;
 pub use super::slot::Started;
 use super::slot::{Phase, Slot};

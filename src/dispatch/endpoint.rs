@@ -2,7 +2,8 @@
 
 use std::future::Future;
 
-use super::context::{CallContext, EndpointContext};
+use super::context::CallContext;
+use super::endpoint_context::EndpointContext;
 use super::erased::{Entry, Share, run_alone, run_async, run_deferred, run_shared, run_sync};
 use super::protocol::{Accepted, Protocol};
 use super::replier::Replier;

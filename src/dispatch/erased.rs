@@ -11,11 +11,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::call::{Answer, Responder};
-use super::context::{CallContext, EndpointContext};
+use super::context::CallContext;
 use super::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers, HandlersError};
-use super::events::Event;
+use super::endpoint_context::EndpointContext;
+use super::event::Event;
 use super::replier::Replier;
+use super::reply_path::Answer;
+use super::responder::Responder;
 use super::shared::Flight;
 use crate::executor::catch::catch;
 use crate::executor::future_cell::FutureCell;

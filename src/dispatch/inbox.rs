@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::call::{Call, Origin};
 use super::erased::Payload;
-use super::events::Event;
+use super::event::Event;
 use crate::mesh::parcel::Parcel;
 use crate::wire::message::MessageId;
 

@@ -1,7 +1,7 @@
 //! Endpoints and how messages reach them: one core's shard of the dispatcher.
 //!
 //! Nothing in here knows about sockets or other threads: a message comes in as a value or as bytes, and the answer
-//! leaves through [`ReplyPath`](call::ReplyPath).
+//! leaves through [`ReplyPath`](reply_path::ReplyPath).
 
 pub mod call;
 pub mod context;
@@ -9,13 +9,17 @@ pub mod deferred;
 pub mod directory;
 pub mod dispatcher;
 pub mod endpoint;
+pub mod endpoint_context;
 pub mod erased;
-pub mod events;
+pub mod event;
+mod events;
 mod giving_up;
 pub mod handling;
 pub mod inbox;
 pub mod protocol;
 pub mod replier;
+pub mod reply_path;
+pub mod responder;
 pub mod shared;
 mod slot;
 pub mod verifier;

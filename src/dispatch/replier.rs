@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::call::{Answer, Call, NO_DEADLINE, ReplyPath, ReplyValue, WayBack};
+use super::call::{Call, NO_DEADLINE};
 use super::context::{CallContext, Caller};
 use super::deferred::Deferred;
+use super::reply_path::{Answer, ReplyPath, ReplyValue, WayBack};
 use crate::wire::failure::{Failure, FailureCode, HandlerError};
 
 /// Answers one ask, whenever and wherever its answer is found: in another handler, in a task, on another thread.

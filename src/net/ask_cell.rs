@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::ask_key::AskKey;
 use super::errors::AskError;
 use super::handoff::Handoff;
-use super::pending::AskKey;
 use crate::mesh::parcel::Parcel;
 
 /// No core has made the ask yet. No key has this number.

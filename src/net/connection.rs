@@ -1,21 +1,12 @@
 //! One connection: its two halves and what is known about the peer.
 
+use super::connection_id::ConnectionId;
 use super::reader::Reader;
 use super::remote::Remote;
 use super::roster::Peer;
 use super::writer::Writer;
 use crate::executor::timers::TimerKey;
 use crate::wire::handshake::Hello;
-
-/// Which connection of a core: a place in its table and a generation, so that what comes late never reaches the
-/// next connection in the same place.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ConnectionId {
-    /// Place in the table.
-    pub slot: u32,
-    /// How many connections had the place before.
-    pub generation: u32,
-}
 
 /// Who opened a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

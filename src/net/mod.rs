@@ -4,7 +4,9 @@
 //! types hold ready, so all of it runs under plain tests.
 
 pub mod ask_cell;
+pub mod ask_key;
 pub mod connection;
+pub mod connection_id;
 pub mod errors;
 pub mod handoff;
 pub mod outbox;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::ConnectionId;
+use super::connection_id::ConnectionId;
 use super::peer::IndexHold;
 use super::roster::Route;
 use crate::executor::timers::TimerKey;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::ask_cell::AskCell;
+use super::ask_key::AskKey;
 use super::errors::AskError;
 use crate::executor::timers::TimerKey;
 use crate::mesh::parcel::Parcel;
@@ -15,28 +16,6 @@ use crate::wire::frame::EndpointId;
 
 /// Where the limit of an ask with a timeout of its own can be changed.
 pub const OWN_TIMEOUT: &str = "the timeout given to ask_within";
-
-/// Which ask of a core: slot and serial number. It travels as the request id of the frame; never 0.
-///
-/// The serial number is new for each ask, so an answer that comes after its ask has ended finds either an empty
-/// slot or another serial, and is dropped.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct AskKey(pub u64);
-
-impl AskKey {
-    /// Puts a key together.
-    pub fn new(slot: usize, serial: u32) -> AskKey {
-        AskKey((slot as u64) << 32 | u64::from(serial))
-    }
-
-    fn slot(self) -> usize {
-        (self.0 >> 32) as usize
-    }
-
-    fn serial(self) -> u32 {
-        self.0 as u32
-    }
-}
 
 /// Turns the bytes of a reply into the value that the asker expects.
 pub type Decode = fn(&[u8]) -> Result<Parcel, CodecError>;

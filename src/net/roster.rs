@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::connection::ConnectionId;
+use super::connection_id::ConnectionId;
 use super::remote::Remote;
 use crate::wire::handshake::Hello;
 

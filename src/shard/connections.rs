@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
-use crate::dispatch::call::{Origin, ReplyPath};
-use crate::dispatch::events::Event;
-use crate::net::connection::{Connection, ConnectionId, End, Phase, Role};
+use crate::dispatch::call::Origin;
+use crate::dispatch::event::Event;
+use crate::dispatch::reply_path::ReplyPath;
+use crate::net::connection::{Connection, End, Phase, Role};
+use crate::net::connection_id::ConnectionId;
 use crate::net::reader::{Incoming, ProtocolError, Reader};
 use crate::net::remote::Remote;
 use crate::wire::handshake::{Hello, HelloError, VERSION};

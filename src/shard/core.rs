@@ -14,10 +14,11 @@ use super::node::{Ending, Injected};
 use super::placement::HandedOver;
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
-use crate::dispatch::call::ReplyPath;
+use crate::dispatch::reply_path::ReplyPath;
 use crate::executor::idle::{Idle, IdleState, SpinFor};
 use crate::executor::tasks::Ready;
-use crate::net::connection::{ConnectionId, End};
+use crate::net::connection::End;
+use crate::net::connection_id::ConnectionId;
 use crate::net::remote::{DialTo, Remote};
 use crate::ring::{Completion, RecvEnd, Ring, SockAddr, SocketId};
 

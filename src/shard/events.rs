@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::lanes::LaneItem;
 use super::shard::Shard;
-use crate::dispatch::events::Event;
+use crate::dispatch::event::Event;
 use crate::wire::frame::EndpointId;
 
 impl Shard {

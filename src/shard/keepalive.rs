@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::shard::Shard;
 use super::timeouts::Timer;
-use crate::net::connection::{Connection, ConnectionId, End, Phase};
+use crate::net::connection::{Connection, End, Phase};
+use crate::net::connection_id::ConnectionId;
 use crate::wire::frame;
 
 // A connection that has brought nothing for `Config::keepalive` is sent a ping, and another one each such time that it

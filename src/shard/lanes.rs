@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::dispatch::call::Origin;
-use crate::dispatch::events::Event;
+use crate::dispatch::event::Event;
 use crate::dispatch::inbox::Envelope;
 use crate::mesh::lane::{LaneReceiver, LaneSender, lane};
 use crate::mesh::parcel::Parcel;
-use crate::net::connection::ConnectionId;
+use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::wire::failure::OwnedFailure;
 use crate::wire::frame::EndpointId;

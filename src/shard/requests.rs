@@ -4,12 +4,15 @@ use std::rc::Rc;
 
 use super::lanes::LaneItem;
 use super::shard::Shard;
-use crate::dispatch::call::{Call, NO_DEADLINE, Origin, ReplyPath, refuse};
+use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::inbox::{Body, Envelope};
-use crate::net::connection::{ConnectionId, End, Role};
+use crate::dispatch::reply_path::{ReplyPath, refuse};
+use crate::net::ask_key::AskKey;
+use crate::net::connection::{End, Role};
+use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::outbox::Link;
-use crate::net::pending::{AskKey, Via};
+use crate::net::pending::Via;
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{EndpointId, Frame, RequestHead, Resolved, Route, Target, core_of_key};
 

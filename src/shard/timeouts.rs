@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::shard::Shard;
 use super::sleep::SleepKey;
 use crate::executor::timers::TimerKey;
-use crate::net::connection::ConnectionId;
+use crate::net::ask_key::AskKey;
+use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
-use crate::net::pending::AskKey;
 
 /// What a timer is for. It is packed into the 64 bits that the wheel keeps: 3 bits of kind, 29 of slot, 32 of serial.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,74 @@
+//! The duty to answer.
+
+use serde::Serialize;
+
+use super::call::Call;
+use super::endpoint_context::EndpointContext;
+use super::reply_path::{Answer, ReplyValue};
+use crate::wire::failure::{Failure, FailureCode, HandlerError};
+
+/// The duty to answer one call.
+///
+/// Whoever holds it answers once; if it is dropped instead, the asker is told so at once and does not wait for its
+/// timeout.
+pub struct Responder {
+    call: Call,
+    here: EndpointContext,
+    /// Whether the answer is still to be given.
+    owed: bool,
+}
+
+impl Responder {
+    /// The duty of an endpoint to answer `call`.
+    #[inline]
+    pub fn new(call: Call, here: EndpointContext) -> Responder {
+        Responder { call, here, owed: call.request != 0 }
+    }
+
+    /// The call.
+    #[inline]
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// The endpoint that is to answer.
+    pub fn here(&self) -> &EndpointContext {
+        &self.here
+    }
+
+    /// Somebody else has taken over the duty.
+    pub(super) fn pass_on(&mut self) {
+        self.owed = false;
+    }
+
+    /// Answers with what a handler returned.
+    #[inline]
+    pub fn finish<R: Serialize + Send + 'static>(self, result: Result<R, HandlerError>) {
+        match result {
+            Ok(value) => self.answer(Answer::Value(&mut ReplyValue::new(value))),
+            Err(error) => self.answer(Answer::Failure(error.failure())),
+        }
+    }
+
+    /// Answers with an error.
+    pub fn fail(self, code: FailureCode, text: &str) {
+        self.answer(Answer::Failure(Failure::new(code, text)));
+    }
+
+    #[inline]
+    fn answer(mut self, answer: Answer<'_>) {
+        if std::mem::take(&mut self.owed) {
+            self.here.path().answer(&self.call, answer);
+        }
+    }
+}
+
+impl Drop for Responder {
+    #[inline]
+    fn drop(&mut self) {
+        if self.owed {
+            let failure = Failure::new(FailureCode::NeverReplied, "");
+            self.here.path().answer(&self.call, Answer::Failure(failure));
+        }
+    }
+}
