@@ -127,6 +127,7 @@ fn a_lookup_at_a_silent_peer_ends_by_its_own_limit_and_names_it() {
             assert!(target.contains(&silent.local_addr().unwrap().to_string()), "{target}");
             assert_eq!((after, setting), (limit, "Config::lookup_timeout"));
         }
+        assert_eq!(eventually(&other, "all have ended", |c| c.pending_asks == 0).timeouts, 3);
         end(&other);
     });
 }
