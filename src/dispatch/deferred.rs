@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::call::{Call, Origin};
+use super::call::{Call, NO_DEADLINE, Origin};
 
 /// What a core and the replier of one ask share.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub struct Deferrals {
     limit: usize,
     /// When as many are open, those that have expired are looked for.
     sweep_at: Cell<usize>,
+    /// None of them expires before that.
+    earliest: Cell<u64>,
     refused: Cell<u64>,
     late: Cell<u64>,
 }
@@ -85,6 +87,7 @@ impl Deferrals {
             open: RefCell::default(),
             limit,
             sweep_at: Cell::new(FIRST_SWEEP),
+            earliest: Cell::new(NO_DEADLINE),
             refused: Cell::new(0),
             late: Cell::new(0),
         }
@@ -92,7 +95,8 @@ impl Deferrals {
 
     /// Whether one more ask may be deferred now; counted if not.
     pub fn make_room(&self, now: u64) -> bool {
-        if self.len() >= self.sweep_at.get().min(self.limit) {
+        // A full table is not searched for each ask that it refuses.
+        if self.len() >= self.sweep_at.get().min(self.limit) && self.earliest.get() <= now {
             self.sweep(now);
         }
         let room = self.len() < self.limit;
@@ -104,11 +108,17 @@ impl Deferrals {
 
     /// Enters an ask whose handler is about to run.
     pub fn open(&self, call: Call) -> Arc<Deferred> {
-        let deferred = Arc::new(Deferred { call, over: AtomicBool::new(false), waker: Mutex::default() });
         // A peer may send as a one-way message what is an ask. Nobody waits for its answer.
-        if call.request != 0 {
+        let one_way = call.request == 0;
+        let deferred = Arc::new(Deferred { call, over: AtomicBool::new(one_way), waker: Mutex::default() });
+        if !one_way {
             let entry = Entry { deferred: deferred.clone(), handling: true, dropped: false };
-            self.open.borrow_mut().insert(key(&call), entry);
+            let replaced = self.open.borrow_mut().insert(key(&call), entry);
+            self.earliest.set(self.earliest.get().min(call.deadline));
+            // A peer may use an id again before it has the answer, which can only be that to its last ask then.
+            if let Some(replaced) = replaced {
+                replaced.deferred.end();
+            }
         }
         deferred
     }
@@ -117,6 +127,8 @@ impl Deferrals {
     fn sweep(&self, now: u64) {
         self.end_where(|call| call.deadline <= now);
         self.sweep_at.set(FIRST_SWEEP.max(self.len() * 2));
+        let earliest = self.open.borrow().values().map(|entry| entry.deferred.call.deadline).min();
+        self.earliest.set(earliest.unwrap_or(NO_DEADLINE));
     }
 
     /// The handler has returned. True if its replier is gone without an answer.
@@ -134,6 +146,7 @@ impl Deferrals {
     pub fn dropped(&self, deferred: &Arc<Deferred>) -> bool {
         if let Some(entry) = self.open.borrow_mut().get_mut(&key(&deferred.call))
             && entry.handling
+            && Arc::ptr_eq(&entry.deferred, deferred)
         {
             entry.dropped = true;
             return false;
@@ -217,7 +230,6 @@ fn key(call: &Call) -> (Origin, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::call::NO_DEADLINE;
 
     fn call(request: u64, deadline: u64) -> Call {
         Call { origin: Origin::Core(1), request, deadline, resolved: None }
@@ -245,6 +257,35 @@ mod tests {
         let ask = table.open(call(1, NO_DEADLINE));
         assert!(!table.handled(&ask));
         assert!(table.dropped(&ask));
+    }
+
+    #[test]
+    fn a_replier_that_can_answer_nobody_is_told_so() {
+        let table = Deferrals::new(10);
+        let first = table.open(call(1, NO_DEADLINE));
+        let second = table.open(call(1, NO_DEADLINE));
+        assert!(first.is_over() && !second.is_over(), "its peer uses the id for another ask");
+        assert!(!table.dropped(&first) && !table.handled(&second), "the other ask has a replier of its own");
+        assert!(table.open(call(0, NO_DEADLINE)).is_over(), "its peer sent it as a one-way message");
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_full_table_is_searched_only_when_something_may_have_expired() {
+        let table = Deferrals::new(3);
+        let _kept = [9, 5, NO_DEADLINE].map(|deadline| table.open(call(deadline, deadline)));
+        assert!(!table.make_room(4));
+        assert_eq!(table.earliest.get(), 5);
+        assert!(table.make_room(5));
+        assert_eq!(table.earliest.get(), 9);
+        let last = table.open(call(7, 7));
+        assert_eq!(table.earliest.get(), 7);
+        // Answered before it expired, which only costs a search.
+        assert!(table.take(&last));
+        table.open(call(11, 11));
+        assert!(!table.make_room(8));
+        assert_eq!(table.earliest.get(), 9);
+        assert!(table.make_room(9));
     }
 
     #[test]
