@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::echo::until;
 use common::gate::{Event, Gate};
+use common::raw::RawPeer;
 use common::scene::at_every_distance;
 use common::worker::{Block, Note, Number, OwnRef, Panic, Relay, Step, Talk, Worker, isolate, unseen, when_free};
 use common::{LIMIT, bounded, builder, client, config, end, seen_from, server, serving, uri};
@@ -439,6 +440,33 @@ fn without_descriptors() {
         drop(files);
         let worker = when_free(&env, unseen).unwrap();
         assert_eq!(worker.ask_blocking(Number(1)), Ok(1));
+        end(&env);
+    });
+}
+
+#[test]
+fn connections_that_end_while_it_blocks_leave_a_bounded_trace() {
+    bounded(|| {
+        let config = Config { lane_messages: 4, lane_overflow: 4, connections: 8, ..config() };
+        let env = serving(1, config);
+        let worker = env.register_isolated("worker", unseen).unwrap();
+        let mut gate = Gate::new();
+        let blocked = worker.ask(Block(gate.id));
+        gate.expect(Event::Entered);
+        let at = env.address().unwrap().to_string().parse().unwrap();
+        for _ in 0..100 {
+            drop(RawPeer::greet(at));
+            common::eventually(&env, "its end", |now| now.connections == 0);
+        }
+        gate.open();
+        block_on(blocked).unwrap();
+        // Whatever waits goes into the lane ahead of these.
+        for number in 0..100 {
+            until("there is room", || worker.ask_blocking(Number(number)).is_ok());
+        }
+        let received = || env.snapshot().isolated[0].lane_received;
+        until("the asks are counted", || received() > 100);
+        assert!(received() < 101 + 4 + 4 + 8 + 10, "{} were received", received());
         end(&env);
     });
 }

@@ -202,7 +202,7 @@ impl Shard {
         }
     }
 
-    /// Sends an event, which a full lane does not refuse. False if as many wait there beyond it as there may be
+    /// Sends word of a connection, which a full lane does not refuse. False if as many wait there beyond it as there may be
     /// connections: each has brought one since, at least, and the other core has not looked.
     pub(super) fn lane_event(&self, core: u16, item: LaneItem) -> bool {
         let limit = self.node.config.lane_overflow.saturating_add(self.node.config.connections);
@@ -221,8 +221,10 @@ impl Shard {
     pub(super) fn tell_connection_ended(&self, connection: ConnectionId) {
         let lanes: Vec<_> = self.lanes.borrow().senders.iter().map(Option::is_some).collect();
         for core in (0..).zip(lanes).filter_map(|(core, exists)| exists.then_some(core)) {
-            // As many as there are connections, whose number is bounded: never refused.
-            self.lane_answer(core, LaneItem::ConnectionEnded { core: self.core, connection });
+            // Connections come and go while a core stands still. It finds what it does for them in vain by the deadlines.
+            if !self.lane_event(core, LaneItem::ConnectionEnded { core: self.core, connection }) {
+                self.count(|counters| counters.cancels_lost += 1);
+            }
         }
     }
 
