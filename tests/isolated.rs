@@ -2,18 +2,18 @@
 
 mod common;
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use common::echo::until;
-use common::gate::{Event, Gate};
+use common::gate::{Event, Gate, pass};
 use common::raw::RawPeer;
 use common::scene::at_every_distance;
 use common::worker::{Block, Note, Number, OwnRef, Panic, Relay, Step, Talk, Worker, isolate, unseen, when_free};
 use common::{LIMIT, bounded, builder, client, config, end, seen_from, server, serving, uri};
 use futures::executor::block_on;
 use ringpost::{
-    AskError, CallContext, Config, Endpoint, EndpointContext, Error, Handle, HandleSync, HandlerError, Handlers,
+    AskError, CallContext, Config, Endpoint, EndpointContext, Error, Handle, HandleSync, HandlerError, Handlers, Peer,
     RegisterError, SendError, SpawnError, message,
 };
 use serde::{Deserialize, Serialize};
@@ -467,6 +467,47 @@ fn connections_that_end_while_it_blocks_leave_a_bounded_trace() {
         let received = || env.snapshot().isolated[0].lane_received;
         until("the asks are counted", || received() > 100);
         assert!(received() < 101 + 4 + 4 + 8 + 10, "{} were received", received());
+        end(&env);
+    });
+}
+
+/// Blocks, and tells when it hears of a connection.
+struct Listener(Sender<String>);
+
+impl Endpoint for Listener {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask_sync::<Block>().events();
+    }
+
+    async fn on_connected(&mut self, peer: &Peer) {
+        self.0.send(peer.name().to_owned()).unwrap();
+    }
+}
+
+impl HandleSync<Block> for Listener {
+    fn handle(&mut self, block: Block, _: &mut CallContext) -> Result<(), HandlerError> {
+        block_on(pass(block.0));
+        Ok(())
+    }
+}
+
+#[test]
+fn what_did_not_fit_into_its_lane_while_it_blocked_follows_when_there_is_room() {
+    bounded(|| {
+        let config = Config { lane_messages: 4, keepalive: Duration::ZERO, ..config() };
+        let env = serving(1, config);
+        let (tell, told) = channel();
+        let listener = env.register_isolated("listener", move || Listener(tell)).unwrap();
+        let mut gate = Gate::new();
+        let blocked = listener.ask(Block(gate.id));
+        gate.expect(Event::Entered);
+        let at = env.address().unwrap().to_string().parse().unwrap();
+        let _peers: Vec<_> = (0..20).map(|_| RawPeer::greet(at)).collect();
+        gate.open();
+        block_on(blocked).unwrap();
+        for _ in 0..20 {
+            assert_eq!(told.recv_timeout(LIMIT).unwrap(), "raw");
+        }
         end(&env);
     });
 }

@@ -211,7 +211,7 @@ impl Core {
             match item {
                 Injected::Job(job) => self.shard.run_job(job),
                 Injected::Wake(key) => self.shard.executor.wake(key),
-                Injected::Lane(lane, bytes) => self.shard.attach_lane(lane, bytes),
+                Injected::Lane(lane, ends) => self.shard.attach_lane(lane, ends),
                 Injected::Connection(handed) => self.on_handed_over(handed),
             }
         }

@@ -1,7 +1,7 @@
 //! The lanes of a core, and what travels in them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use crate::dispatch::call::Origin;
 use crate::dispatch::event::Event;
@@ -118,7 +118,7 @@ pub struct Lanes {
 /// A lane to another core.
 struct To {
     lane: LaneSender<LaneItem>,
-    bytes: LaneBytes,
+    ends: Arc<LaneEnds>,
     /// What bounds the number of its messages.
     setting: &'static str,
 }
@@ -126,7 +126,7 @@ struct To {
 /// A lane from another core.
 struct From {
     lane: LaneReceiver<LaneItem>,
-    bytes: LaneBytes,
+    ends: Arc<LaneEnds>,
 }
 
 impl To {
@@ -136,20 +136,41 @@ impl To {
         let size = item.bytes();
         if size > 0 {
             // As with an inbox, a large message still fits an empty lane.
-            let waiting = self.bytes.load(Ordering::Relaxed);
+            let waiting = self.ends.bytes.load(Ordering::Relaxed);
             if waiting > 0 && waiting + size > limit {
                 return Some((item, "Config::inbox_bytes"));
             }
-            self.bytes.fetch_add(size, Ordering::Relaxed);
+            self.ends.bytes.fetch_add(size, Ordering::Relaxed);
         }
         let refused = self.lane.try_send(item).err()?;
-        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        self.ends.bytes.fetch_sub(size, Ordering::Relaxed);
         Some((refused, self.setting))
     }
 }
 
-/// Bytes that the requests in a lane have outside of their items: added by its sender, taken off by its receiver.
-pub type LaneBytes = Arc<AtomicUsize>;
+/// What the two ends of a lane know of each other.
+pub struct LaneEnds {
+    /// The sender.
+    from: u16,
+    /// Bytes that the requests in the lane have outside of their items: added by its sender, taken off by its receiver.
+    bytes: AtomicUsize,
+    /// The sender has more than fits, and sleeps over it until the receiver has made room.
+    stalled: AtomicBool,
+}
+
+impl To {
+    /// Moves what overflowed toward a core that may stand still. Returns how much is left, and then the receiver tells
+    /// when there is room.
+    fn flush_or_stall(&mut self) -> usize {
+        if self.lane.flush() == 0 {
+            return 0;
+        }
+        self.ends.stalled.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `tell_if_stalled`: either that sees the flag, or this second try the room.
+        fence(Ordering::SeqCst);
+        self.lane.flush()
+    }
+}
 
 impl Lanes {
     /// No lanes yet, among `cores` cores.
@@ -239,9 +260,10 @@ impl Shard {
                 false => (config.lane_overflow, "Config::lane_overflow"),
             };
             let (sender, receiver) = lane(config.lane_messages, overflow);
-            let bytes = LaneBytes::default();
-            self.node.cores[usize::from(core)].inject_always(Injected::Lane(receiver, bytes.clone()));
-            To { lane: sender, bytes, setting }
+            let ends =
+                Arc::new(LaneEnds { from: self.core, bytes: AtomicUsize::new(0), stalled: AtomicBool::new(false) });
+            self.node.cores[usize::from(core)].inject_always(Injected::Lane(receiver, ends.clone()));
+            To { lane: sender, ends, setting }
         });
         if !lanes.touched.contains(&core) {
             lanes.touched.push(core);
@@ -250,14 +272,14 @@ impl Shard {
     }
 
     /// The lane of another core has arrived.
-    pub fn attach_lane(&self, lane: LaneReceiver<LaneItem>, bytes: LaneBytes) {
-        self.lanes.borrow_mut().receivers.push(From { lane, bytes });
+    pub fn attach_lane(&self, lane: LaneReceiver<LaneItem>, ends: Arc<LaneEnds>) {
+        self.lanes.borrow_mut().receivers.push(From { lane, ends });
     }
 
     /// Takes up to `budget` items from each lane, in order.
     pub fn receive_lanes(&self, budget: usize, into: &mut Vec<LaneItem>) {
         let mut lanes = self.lanes.borrow_mut();
-        for From { lane, bytes } in &mut lanes.receivers {
+        for From { lane, ends } in &mut lanes.receivers {
             let waiting = lane.depth() as u64;
             if waiting == 0 {
                 continue;
@@ -267,12 +289,24 @@ impl Shard {
             for item in &into[first..] {
                 let size = item.bytes();
                 if size > 0 {
-                    bytes.fetch_sub(size, Ordering::Relaxed);
+                    ends.bytes.fetch_sub(size, Ordering::Relaxed);
                 }
+            }
+            if self.node.is_isolated(self.core) {
+                self.tell_if_stalled(ends);
             }
             self.count(|counters| counters.lane_depth_max = counters.lane_depth_max.max(waiting));
         }
         self.count(|counters| counters.lane_received += into.len() as u64);
+    }
+
+    /// There is room again in a lane to this core, which stood still: its sender has a turn if it has more.
+    fn tell_if_stalled(&self, ends: &LaneEnds) {
+        // Pairs with the fence in `flush_or_stall`.
+        fence(Ordering::SeqCst);
+        if ends.stalled.swap(false, Ordering::Relaxed) {
+            self.node.cores[usize::from(ends.from)].inject_always(Injected::Job(Box::new(|_| ())));
+        }
     }
 
     /// Moves what overflowed into the lanes as far as it goes, and calls `wake` for each core that was sent
@@ -281,8 +315,12 @@ impl Shard {
         let mut lanes = self.lanes.borrow_mut();
         let Lanes { senders, touched, .. } = &mut *lanes;
         touched.retain(|&core| {
-            let Some(To { lane: sender, .. }) = &mut senders[usize::from(core)] else { return false };
-            let left = if sender.overflow_len() > 0 { sender.flush() } else { 0 };
+            let Some(to) = &mut senders[usize::from(core)] else { return false };
+            let left = match to.lane.overflow_len() {
+                0 => 0,
+                _ if self.node.is_isolated(core) => to.flush_or_stall(),
+                _ => to.lane.flush(),
+            };
             if self.node.cores[usize::from(core)].park.claim_wake() {
                 self.count(|counters| counters.wakes_sent += 1);
                 wake(core);
@@ -290,9 +328,9 @@ impl Shard {
                 self.count(|counters| counters.wakes_suppressed += 1);
             }
             // A core that has ended takes nothing any more.
-            left > 0 && sender.is_connected()
+            left > 0 && to.lane.is_connected()
         });
-        // One that stands still is tried again with the next turn, whatever that is for.
+        // One that stands still is tried again with the next turn, which it asks for when it goes on.
         touched.iter().any(|&core| !self.node.is_isolated(core) || self.closing.get().is_some())
     }
 }

@@ -11,7 +11,7 @@ use super::config::Config;
 use super::counters::{Published, Snapshot};
 use super::ended::Ended;
 use super::isolated::Isolated;
-use super::lanes::{LaneBytes, LaneItem};
+use super::lanes::{LaneEnds, LaneItem};
 use super::placement::HandedOver;
 use super::shard::Shard;
 use super::socket_file::SocketFile;
@@ -36,7 +36,7 @@ pub enum Injected {
     /// Wake this task or endpoint.
     Wake(WakeKey),
     /// Here is the lane of another core.
-    Lane(LaneReceiver<LaneItem>, LaneBytes),
+    Lane(LaneReceiver<LaneItem>, Arc<LaneEnds>),
     /// Here is a connection that another core has accepted. Their number is bounded by the core's connections.
     Connection(HandedOver),
 }
