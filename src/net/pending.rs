@@ -1,5 +1,6 @@
 //! The asks of a core that wait for their answer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -128,12 +129,14 @@ pub struct Pending {
     slots: Slab<(u32, State)>,
     serial: u32,
     limit: usize,
+    /// Those that were relayed for other cores, by core and its ask.
+    relayed: HashMap<(u16, u64), AskKey>,
 }
 
 impl Pending {
     /// An empty table for up to `limit` asks.
     pub fn new(limit: usize) -> Pending {
-        Pending { slots: Slab::new(), serial: 0, limit }
+        Pending { slots: Slab::new(), serial: 0, limit, relayed: HashMap::new() }
     }
 
     /// Whether one more ask fits.
@@ -152,6 +155,9 @@ impl Pending {
     /// Enters an ask under the key that [`next_key`](Self::next_key) just gave.
     #[inline]
     pub fn insert(&mut self, key: AskKey, waiting: Waiting) {
+        if let Waiter::Core { core, request } = waiting.waiter {
+            self.relayed.insert((core, request), key);
+        }
         let slot = self.slots.insert((key.serial(), State::Waiting(waiting)));
         debug_assert_eq!(slot, key.slot());
     }
@@ -198,6 +204,7 @@ impl Pending {
         let notify = match self.slots.remove(key.slot()).1 {
             State::Waiting(Waiting { waiter: Waiter::Cell(cell), .. }) => Notify::Cell(cell, answer),
             State::Waiting(Waiting { waiter: Waiter::Core { core, request }, .. }) => {
+                self.relayed.remove(&(core, request));
                 Notify::Core { core, request, answer }
             }
             _ => unreachable!("it was found waiting, and not by a future, above"),
@@ -230,7 +237,12 @@ impl Pending {
     pub fn forget(&mut self, key: AskKey) -> Option<Forgotten> {
         self.get(key)?;
         Some(match self.slots.remove(key.slot()).1 {
-            State::Waiting(waiting) => Forgotten::Waiting(waiting),
+            State::Waiting(waiting) => {
+                if let Waiter::Core { core, request } = waiting.waiter {
+                    self.relayed.remove(&(core, request));
+                }
+                Forgotten::Waiting(waiting)
+            }
             State::Done(answer) => Forgotten::Answered(answer),
         })
     }
@@ -250,14 +262,7 @@ impl Pending {
 
     /// The ask that was relayed for this ask of another core.
     pub fn relayed(&self, core: u16, request: u64) -> Option<AskKey> {
-        self.slots.iter().find_map(|(slot, (serial, state))| match state {
-            State::Waiting(Waiting { waiter: Waiter::Core { core: c, request: r }, .. })
-                if (*c, *r) == (core, request) =>
-            {
-                Some(AskKey::new(slot, *serial))
-            }
-            _ => None,
-        })
+        self.relayed.get(&(core, request)).copied()
     }
 
     /// The keys of all asks that wait and went where `matches` says.
@@ -414,6 +419,9 @@ mod tests {
         let (core, request, answer) = pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake().unwrap();
         assert_eq!((core, request, answer.unwrap().take::<u8>().unwrap()), (3, 7, 5));
         assert!(pending.is_empty() && pending.relayed(3, 7).is_none());
+        let key = pending.next_key();
+        pending.insert(key, waiting(Waiter::Core { core: 3, request: 8 }, 1));
+        assert!(pending.forget(key).is_some() && pending.relayed.is_empty());
     }
 
     #[test]
