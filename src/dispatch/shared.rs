@@ -1,6 +1,7 @@
 //! Handlers of one endpoint that are in flight side by side.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -19,7 +20,8 @@ pub struct InFlight {
     limit: usize,
     count: Cell<usize>,
     serial: Cell<u64>,
-    suspended: RefCell<Vec<Suspended>>,
+    /// By their serial numbers, as they are suspended in the order in which they begin. The oldest ends first as a rule.
+    suspended: RefCell<VecDeque<Suspended>>,
     /// What `on_error` is to be told, alone.
     errors: RefCell<Vec<HandlerError>>,
     endpoint: Waker,
@@ -77,7 +79,7 @@ impl InFlight {
 
     /// The handler with this number waits as this task.
     pub fn suspend(&self, serial: u64, (origin, request): (Origin, u64), task: WakeKey) {
-        self.suspended.borrow_mut().push(Suspended { serial, origin, request, task });
+        self.suspended.borrow_mut().push_back(Suspended { serial, origin, request, task });
     }
 
     /// The task of the handler of this call.
@@ -118,7 +120,11 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.all.count.set(self.all.count.get() - 1);
-        self.all.suspended.borrow_mut().retain(|one| one.serial != self.serial);
+        let mut suspended = self.all.suspended.borrow_mut();
+        if let Ok(at) = suspended.binary_search_by_key(&self.serial, |one| one.serial) {
+            suspended.remove(at);
+        }
+        drop(suspended);
         self.all.endpoint.wake_by_ref();
     }
 }
