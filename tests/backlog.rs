@@ -2,20 +2,17 @@
 
 mod common;
 
-use std::io::Write;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::echo::{Echo, Echoing, alone, cut, dialler, echo_blocking, payload, refer, serve, until, within};
+use common::echo::{Echo, Echoing, alone, cut, dialler, echo_blocking, payload, refer, serve, within};
 use common::gate::{Event, Gate, pass};
 use common::memory::{Counting, Watch};
-use common::raw::{self, RawPeer, hello, request};
 use common::scene::{Distance, at};
 use common::{LIMIT, bounded, builder, config, eventually, seen_from, turn};
 use futures::executor::block_on;
-use ringpost::net::reader::Incoming;
 use ringpost::{
     AskError, CallContext, Config, CoreSnapshot, Endpoint, Handle, HandleSync, HandlerError, Handlers, SendError,
     message,
@@ -407,63 +404,5 @@ fn an_env_ends_although_a_lane_was_full_when_its_shutdown_began() {
         // What was under way may have come too late, but in order.
         let arrived: Vec<_> = told.try_iter().collect();
         assert!(arrived.is_sorted(), "{arrived:?}");
-    });
-}
-
-#[test]
-fn a_peer_that_takes_none_of_many_answers_is_closed_after_a_second() {
-    const ASKS: u64 = 24;
-    const SIZE: usize = 1 << 20;
-    let _alone = alone();
-    bounded(|| {
-        let limits = Config { outbox_bytes: 64 << 10, max_frame: 2 * SIZE as u32, ..config() };
-        let server = builder("server", 1, limits).bind("127.0.0.1:0").start().unwrap();
-        server.register("store", || Store).unwrap();
-        let (mut first, mut last) = (Gate::new(), Gate::new());
-        let mut peer = RawPeer::connect_narrow(server.address().unwrap().to_string().parse().unwrap());
-        let mut bytes = hello();
-        request(&mut bytes, 1, "store", &Wait(first.id, false));
-        (0..ASKS).for_each(|ask| request(&mut bytes, 2 + ask, "store", &Fetch(SIZE)));
-        request(&mut bytes, 2 + ASKS, "store", &Wait(last.id, false));
-        peer.stream.write_all(&bytes).unwrap();
-        first.expect(Event::Entered);
-        eventually(&server, "all have been read", |c| c.inbox_messages == ASKS + 1);
-        first.open();
-        // All answers but one wait for the peer, which has a second to take what was given to the socket.
-        last.expect(Event::Entered);
-        let began = Instant::now();
-        until("its time is over", || began.elapsed() > Duration::from_millis(1200));
-        assert_eq!(eventually(&server, "it is still there", |c| c.connections == 1).slow_peers_closed, 0);
-        last.open();
-        eventually(&server, "it is closed", |c| (c.slow_peers_closed, c.connections) == (1, 0));
-        cut([server]);
-    });
-}
-
-#[test]
-fn a_server_that_floods_its_client_and_reads_nothing_is_refused_and_then_closed() {
-    const SIZE: usize = 80 << 10;
-    let _alone = alone();
-    bounded(|| {
-        // One answer is above what may wait, two are above what is forgiven.
-        let client = dialler(Config { outbox_bytes: 64 << 10, ..config() });
-        client.register("store", || Store).unwrap();
-        let (listener, at) = raw::listener();
-        let asking = client.endpoint_ref(&format!("ringpost://any@{at}")).unwrap().ask(Fetch(1));
-        let mut peer = RawPeer::over(listener.accept().unwrap().0);
-        assert!(peer.next(|incoming| matches!(incoming, Incoming::Hello(_))));
-        peer.stream.write_all(&hello()).unwrap();
-        let mut batch = Vec::new();
-        (1..=100).for_each(|id| request(&mut batch, id, "store", &Fetch(SIZE)));
-        until("it is closed", || {
-            // It fails in the end.
-            let _ = peer.stream.write_all(&batch);
-            client.snapshot().total().slow_peers_closed == 1
-        });
-        let lost = within(asking);
-        assert!(matches!(lost, Err(AskError::Disconnected { .. })), "{lost:?}");
-        let end = eventually(&client, "its socket is closed", |c| c.connections == 0);
-        assert!(end.overloaded_outbox > 0, "it was refused before");
-        cut([client]);
     });
 }

@@ -8,7 +8,7 @@ use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::inbox::{Body, Envelope};
 use crate::dispatch::reply_path::{ReplyPath, refuse};
 use crate::net::ask_key::AskKey;
-use crate::net::connection::{End, Role};
+use crate::net::connection::Role;
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::outbox::Link;
@@ -61,24 +61,15 @@ impl Shard {
 
     /// Whether much waits to be sent over a connection that we opened, and which is read all the same.
     fn is_flooded(&self, id: ConnectionId) -> bool {
-        self.backlog(id) > self.node.config.outbox_bytes
+        let backlog = self.connections.borrow_mut().get(id).map_or(0, |connection| connection.writer.backlog());
+        backlog > self.node.config.outbox_bytes
     }
 
-    fn backlog(&self, id: ConnectionId) -> usize {
-        self.connections.borrow_mut().get(id).map_or(0, |connection| connection.writer.backlog())
-    }
-
-    /// Refuses a request over a connection that we opened, since too many answers wait there already; a peer that goes
-    /// on without reading even the refusals is closed.
+    /// Refuses a request over a connection that we opened, since too many answers wait there already. A peer that does
+    /// not take even the refusals is closed like any that takes no answers.
     #[cold]
     fn refuse_flood(&self, id: ConnectionId, request: u64, path: &Rc<dyn ReplyPath>) {
         self.count(|counters| counters.overloaded_outbox += 1);
-        if self.backlog(id) > self.node.config.outbox_bytes.saturating_mul(2) {
-            self.count(|counters| counters.slow_peers_closed += 1);
-            let cause = "it sends requests over a connection that we opened, and reads no answers: more than twice \
-                Config::outbox_bytes wait for it";
-            return self.close(id, cause, End::Faulty);
-        }
         let call = Call { origin: Origin::Peer(id), request, deadline: NO_DEADLINE, resolved: None };
         let text = "the outbox of the asked node (Config::outbox_bytes)";
         refuse(&call, path, FailureCode::Overloaded, text);

@@ -1,0 +1,154 @@
+//! Peers that do not take what they are owed are closed; those that do are not, however much it is.
+
+mod common;
+
+use std::io::Write;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::echo::{alone, cut, dialler, payload, until, within};
+use common::gate::{Event, Gate, pass};
+use common::raw::{self, RawPeer, hello, request};
+use common::{LIMIT, bounded, builder, config, eventually, seen_from};
+use ringpost::net::reader::Incoming;
+use ringpost::{
+    AskError, CallContext, Config, Endpoint, EndpointRef, Handle, HandleSync, HandlerError, Handlers, message,
+};
+use serde::{Deserialize, Serialize};
+
+/// Waits at a gate.
+#[derive(Serialize, Deserialize)]
+struct Wait(u64);
+message!(Wait as "slow_peers.Wait" => ());
+
+/// Answered with this many bytes.
+#[derive(Serialize, Deserialize)]
+struct Fetch(usize);
+message!(Fetch as "slow_peers.Fetch" => Bytes);
+
+struct Store;
+
+impl Endpoint for Store {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask::<Wait>().ask_sync::<Fetch>();
+    }
+}
+
+impl Handle<Wait> for Store {
+    async fn handle(&mut self, wait: Wait, _: &mut CallContext) -> Result<(), HandlerError> {
+        pass(wait.0).await;
+        Ok(())
+    }
+}
+
+impl HandleSync<Fetch> for Store {
+    fn handle(&mut self, fetch: Fetch, _: &mut CallContext) -> Result<Bytes, HandlerError> {
+        Ok(payload(fetch.0 as u64, fetch.0))
+    }
+}
+
+#[test]
+fn a_peer_that_takes_none_of_many_answers_is_closed_after_a_second() {
+    const ASKS: u64 = 24;
+    const SIZE: usize = 1 << 20;
+    let _alone = alone();
+    bounded(|| {
+        let limits = Config { outbox_bytes: 64 << 10, max_frame: 2 * SIZE as u32, ..config() };
+        let server = builder("server", 1, limits).bind("127.0.0.1:0").start().unwrap();
+        server.register("store", || Store).unwrap();
+        let (mut first, mut last) = (Gate::new(), Gate::new());
+        let mut peer = RawPeer::connect_narrow(server.address().unwrap().to_string().parse().unwrap());
+        let mut bytes = hello();
+        request(&mut bytes, 1, "store", &Wait(first.id));
+        (0..ASKS).for_each(|ask| request(&mut bytes, 2 + ask, "store", &Fetch(SIZE)));
+        request(&mut bytes, 2 + ASKS, "store", &Wait(last.id));
+        peer.stream.write_all(&bytes).unwrap();
+        first.expect(Event::Entered);
+        eventually(&server, "all have been read", |c| c.inbox_messages == ASKS + 1);
+        first.open();
+        // All answers but one wait for the peer, which has a second to take what was given to the socket.
+        last.expect(Event::Entered);
+        let began = Instant::now();
+        until("its time is over", || began.elapsed() > Duration::from_millis(1200));
+        assert_eq!(eventually(&server, "it is still there", |c| c.connections == 1).slow_peers_closed, 0);
+        last.open();
+        eventually(&server, "it is closed", |c| (c.slow_peers_closed, c.connections) == (1, 0));
+        cut([server]);
+    });
+}
+
+#[test]
+fn a_server_that_floods_its_client_and_reads_nothing_is_refused_and_then_closed() {
+    const SIZE: usize = 80 << 10;
+    let _alone = alone();
+    bounded(|| {
+        // One answer is above what may wait.
+        let client = dialler(Config { outbox_bytes: 64 << 10, max_frame: 128 << 10, ..config() });
+        client.register("store", || Store).unwrap();
+        let (listener, at) = raw::listener();
+        let asking = client.endpoint_ref(&format!("ringpost://any@{at}")).unwrap().ask(Fetch(1));
+        let mut peer = RawPeer::over(listener.accept().unwrap().0);
+        assert!(peer.next(|incoming| matches!(incoming, Incoming::Hello(_))));
+        peer.stream.write_all(&hello()).unwrap();
+        let mut batch = Vec::new();
+        (1..=100).for_each(|id| request(&mut batch, id, "store", &Fetch(SIZE)));
+        until("it is closed", || {
+            // It fails in the end.
+            let _ = peer.stream.write_all(&batch);
+            client.snapshot().total().slow_peers_closed == 1
+        });
+        let lost = within(asking);
+        assert!(matches!(lost, Err(AskError::Disconnected { .. })), "{lost:?}");
+        let end = eventually(&client, "its socket is closed", |c| c.connections == 0);
+        assert!(end.overloaded_outbox > 0, "it was refused before");
+        cut([client]);
+    });
+}
+
+/// Keeps a ref for the test.
+#[derive(Serialize, Deserialize)]
+struct Offer(EndpointRef);
+message!(Offer as "slow_peers.Offer" => ());
+
+struct Desk(Sender<EndpointRef>);
+
+impl Endpoint for Desk {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask_sync::<Offer>();
+    }
+}
+
+impl HandleSync<Offer> for Desk {
+    fn handle(&mut self, offer: Offer, _: &mut CallContext) -> Result<(), HandlerError> {
+        Ok(self.0.send(offer.0)?)
+    }
+}
+
+#[test]
+fn a_client_that_sends_large_replies_to_a_server_that_reads_keeps_its_connection() {
+    const SIZE: usize = 1 << 20;
+    let _alone = alone();
+    bounded(|| {
+        let server = builder("server", 1, config()).bind("127.0.0.1:0").start().unwrap();
+        let (tell, told) = channel();
+        let desk = server.register("desk", move || Desk(tell)).unwrap();
+        // Each reply is far above what may wait.
+        let client = dialler(Config { outbox_bytes: 64 << 10, ..config() });
+        let store = client.register("store", || Store).unwrap();
+        seen_from(&client, &desk).ask_blocking(Offer(store)).unwrap();
+        let store = told.recv_timeout(LIMIT).unwrap();
+        let asks: Vec<_> = (0..20).map(|number| store.ask(Fetch(SIZE + number))).collect();
+        for (number, ask) in asks.into_iter().enumerate() {
+            match within(ask) {
+                Ok(bytes) => assert_eq!(bytes.len(), SIZE + number),
+                Err(AskError::Overloaded { queue, .. }) => assert!(queue.contains("Config::outbox_bytes"), "{queue}"),
+                Err(error) => panic!("{number}: {error}"),
+            }
+        }
+        let end = client.snapshot().total();
+        assert_eq!((end.slow_peers_closed, end.connections), (0, 1));
+        drop(store);
+        cut([client, server]);
+    });
+}
