@@ -73,8 +73,8 @@ impl Builder {
     /// asks others (client mode).
     ///
     /// Port 0 means any. If the port is taken, the next ones are tried, up to `Config::port_retries`; if the host is a
-    /// name, the next of its addresses after that. An unspecified host (`0.0.0.0`, `[::]`) wants [`advertise`](Self::advertise) beside it, or
-    /// refs that travel to other nodes lead nowhere: a warning says so.
+    /// name, the next of its addresses after that. An unspecified host (`0.0.0.0`, `[::]`) wants
+    /// [`advertise`](Self::advertise) beside it, or refs to this env do not travel: a warning says so.
     ///
     /// The file of a Unix socket is removed when the env has ended. One that was left behind, so that nobody accepts
     /// there, is replaced; one where somebody does is an error. Who may connect is a matter of the permissions of the
@@ -85,7 +85,7 @@ impl Builder {
     }
 
     /// The host that refs to this env's endpoints carry, if it differs from the one it listens on; the port is the one
-    /// that was bound.
+    /// that was bound. An error of the start if the env listens nowhere, or on a Unix socket.
     pub fn advertise(mut self, host: impl Into<String>) -> Builder {
         self.advertise = Some(host.into());
         self
@@ -160,6 +160,11 @@ impl Builder {
                 let _ = node.advertised.set(address.to_string());
                 node.keep_file(listening.file);
                 (listening.sockets, Some(address))
+            }
+            None if self.advertise.is_some() => {
+                return Err(StartError::Config(
+                    "advertise: an env that listens nowhere has no address: set bind".into(),
+                ));
             }
             None => (Vec::new(), None),
         };

@@ -394,6 +394,8 @@ fn an_env_that_cannot_start_says_why() {
             ("pending_asks", with(|config| config.pending_asks = 0)),
             ("max_frame", with(|config| config.max_frame = 4095)),
             ("receive_buffers", with(|config| config.receive_buffers = 3)),
+            ("lane_messages", with(|config| config.lane_messages = usize::MAX)),
+            ("tasks", with(|config| config.tasks = usize::MAX)),
         ] {
             assert!(error.contains(name), "{name}: {error}");
         }
@@ -408,6 +410,8 @@ fn an_env_that_cannot_start_says_why() {
         }
         let refused = builder("wrong", 1, config()).bind("127.0.0.1:0").advertise("a b").start();
         assert!(matches!(refused, Err(StartError::Config(_))), "{refused:?}");
+        let refused = builder("wrong", 1, config()).advertise("localhost").start().unwrap_err().to_string();
+        assert!(refused.contains("advertise") && refused.contains("set bind"), "{refused}");
     });
 }
 

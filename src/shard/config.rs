@@ -39,7 +39,7 @@ pub struct Config {
     pub connections: usize,
     /// Tasks and endpoints per core: 1,048,576.
     pub tasks: usize,
-    /// Messages that a lane from one core to another holds: 1,024. Their bytes are bounded by `inbox_bytes`.
+    /// Messages that a lane from one core to another holds: 1,024, at most 2^20. Their bytes are bounded by `inbox_bytes`.
     pub lane_messages: usize,
     /// Messages that wait for a full lane, before asks and sends are refused: 65,536.
     pub lane_overflow: usize,
@@ -165,13 +165,21 @@ impl Config {
             return Err(format!("{name} is 0; nothing would ever succeed"));
         }
         if self.backoff_last < self.backoff_first {
-            return Err("backoff_last is below backoff_first".into());
+            let (first, last) = (self.backoff_first, self.backoff_last);
+            return Err(format!("backoff_last is {last:?}; it must not be below backoff_first, which is {first:?}"));
         }
         if !self.receive_buffers.is_power_of_two() || self.receive_buffers > 32_768 {
             return Err(format!("receive_buffers is {}; it must be a power of two up to 32768", self.receive_buffers));
         }
-        if self.pending_asks > 1 << 28 || self.connections > 1 << 24 || self.tasks > 1 << 24 {
-            return Err("pending_asks is limited to 2^28, connections and tasks to 2^24".into());
+        let limited = [
+            ("pending_asks", self.pending_asks, 28),
+            ("connections", self.connections, 24),
+            ("tasks", self.tasks, 24),
+            // The memory of a lane is taken when it is first used, all at once.
+            ("lane_messages", self.lane_messages, 20),
+        ];
+        if let Some((name, value, bits)) = limited.iter().find(|(_, value, bits)| *value > 1 << bits) {
+            return Err(format!("{name} is {value}; it must be at most 2^{bits}"));
         }
         Ok(())
     }
