@@ -9,6 +9,7 @@ pub use crate::shard::spawn::{JoinError, SpawnError};
 pub use crate::wire::failure::HandlerError;
 
 use crate::address::AddressError;
+use crate::shard::sleep::NotOnCore;
 
 /// Any error of an env, for a `main` that passes all of them on with `?`.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum Error {
     /// A task did not end well.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// A sleep was awaited on a thread that is no core.
+    #[error(transparent)]
+    Sleep(#[from] NotOnCore),
     /// The end of an env was awaited on a core's own thread.
     #[error(
         "a core that waits for the end of an env waits for itself: call `shutdown` there, and wait on another thread"
@@ -107,7 +111,7 @@ pub enum RegisterError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// The factory panicked, `on_start` failed, or two messages of the endpoint have the same id.
-    #[error("endpoint {name:?} did not start: {error}")]
+    #[error("endpoint {name:?} did not start: {}", failed_start(error))]
     Failed {
         /// Its name.
         name: Arc<str>,
@@ -155,6 +159,14 @@ pub enum RegisterError {
         "registering on a core's own thread would block everything on it: await `register_async` and the like there"
     )]
     BlockingOnCore,
+}
+
+/// It was no handler that panicked.
+fn failed_start(error: &HandlerError) -> String {
+    match error.is_panic() {
+        true => format!("its factory or on_start panicked: {}", error.text()),
+        false => error.to_string(),
+    }
 }
 
 /// Why a look-up found no endpoint.

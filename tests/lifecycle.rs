@@ -159,6 +159,7 @@ fn an_endpoint_that_does_not_start_is_not_registered_and_the_registrant_is_told_
             assert_eq!((next(&told), next(&told)), (Step::Start, Step::Drop), "no on_stop without a start");
         }
         let refused = env.register::<Told>("told", || panic!("no cups")).unwrap_err();
+        assert!(refused.to_string().contains("factory"), "it was no handler: {refused}");
         let RegisterError::Failed { error, .. } = refused else { panic!("{refused:?}") };
         assert_eq!((error.text(), error.is_panic()), ("no cups", true));
         eventually(&env, "their end", |now| now.endpoints == before);

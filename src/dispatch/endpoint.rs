@@ -1,5 +1,6 @@
 //! What a user implements: endpoints and their handlers.
 
+use std::fmt;
 use std::future::Future;
 
 use super::context::CallContext;
@@ -242,12 +243,21 @@ impl<E: Endpoint> Handlers<E> {
     }
 }
 
+impl<E> fmt::Debug for Handlers<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries.iter().map(|entry| (entry.name, entry.version))).finish()
+    }
+}
+
 /// Why an endpoint cannot be served with the handlers that it lists.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandlersError {
     /// Two of its messages have the same id.
-    #[error("its messages {:?} and {:?} have the same id {:#010x}", names.0, names.1, id.0)]
+    #[error(
+        "its messages {:?} and {:?} have the same id {:#010x}: list each once, and give others another name or version",
+        names.0, names.1, id.0
+    )]
     Clash {
         /// The shared id.
         id: MessageId,
