@@ -39,6 +39,10 @@ use crate::wire::message::{Ask, Message, OneWay};
 ///
 /// Messages from one core, or from one other thread, to one ref arrive in the order in which they were sent, asks and
 /// sends together; each arrives at most once.
+///
+/// Equality and hash look at what never changes, so refs are good keys. Clippy cannot see that: `mutable_key_type` warns
+/// of the tables that refs share with their env, until `clippy.toml` has
+/// `ignore-interior-mutability = ["ringpost::EndpointRef", "ringpost::Peer", "bytes::Bytes"]`.
 #[derive(Clone)]
 pub struct EndpointRef {
     inner: Arc<Inner>,
@@ -179,8 +183,8 @@ impl EndpointRef {
         self.start(message, None)
     }
 
-    /// Like [`ask`](Self::ask), with a limit of its own; a call that is being handled limits it all the same. The clock ticks in steps of about a millisecond; an ask never
-    /// ends early.
+    /// Like [`ask`](Self::ask), with a limit of its own; a call that is being handled limits it all the same. The clock
+    /// ticks in steps of about a millisecond; an ask never ends early.
     #[inline]
     pub fn ask_within<M: Ask>(&self, message: M, timeout: Duration) -> Asking<M::Reply> {
         self.start(message, Some(timeout))

@@ -1,5 +1,6 @@
 //! Asks and sends that wait for room.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::thread;
@@ -44,6 +45,11 @@ impl PatientRef {
     /// The ref that does not wait.
     pub fn endpoint(&self) -> &EndpointRef {
         &self.0
+    }
+
+    /// As [`EndpointRef::by_key`].
+    pub fn by_key(&self, key: u64) -> PatientRef {
+        self.0.by_key(key).patient()
     }
 
     /// Like [`EndpointRef::ask`], waiting for room; both together take at most `Config::ask_timeout`. The first attempt
@@ -158,6 +164,12 @@ impl PatientRef {
                 attempt = Sending::begin(&to, message.clone());
             }
         }
+    }
+}
+
+impl fmt::Display for PatientRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -29,6 +30,11 @@ impl<P: Protocol> TypedPatientRef<P> {
     /// The same ref, for any message.
     pub fn untyped(&self) -> &PatientRef {
         &self.patient
+    }
+
+    /// As [`EndpointRef::by_key`](crate::EndpointRef::by_key).
+    pub fn by_key(&self, key: u64) -> TypedPatientRef<P> {
+        TypedPatientRef { patient: self.patient.by_key(key), protocol: PhantomData }
     }
 
     /// As [`PatientRef::ask`].
@@ -103,5 +109,26 @@ impl<P> Clone for TypedPatientRef<P> {
 impl<P> fmt::Debug for TypedPatientRef<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.patient.fmt(f)
+    }
+}
+
+impl<P> fmt::Display for TypedPatientRef<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.patient, f)
+    }
+}
+
+/// As for the untyped refs.
+impl<P> PartialEq for TypedPatientRef<P> {
+    fn eq(&self, other: &TypedPatientRef<P>) -> bool {
+        self.patient == other.patient
+    }
+}
+
+impl<P> Eq for TypedPatientRef<P> {}
+
+impl<P> Hash for TypedPatientRef<P> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.patient.hash(state);
     }
 }

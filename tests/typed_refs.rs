@@ -160,6 +160,10 @@ fn typed_refs_are_equal_and_shown_as_the_untyped() {
         assert_ne!(one, two);
         assert_eq!(one.to_string(), uri(&env, "one"));
         assert_eq!(format!("{one:?}"), format!("{:?}", one.untyped()));
+        let patient: HashSet<_> =
+            [one.patient(), two.patient(), one.by_key(1).patient(), one.patient().by_key(1)].into();
+        assert_eq!(patient.len(), 3);
+        assert_eq!(one.patient().to_string(), one.to_string());
         end(&env);
     });
 }

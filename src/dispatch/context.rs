@@ -1,5 +1,6 @@
 //! What a handler gets beside the message.
 
+use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -22,8 +23,15 @@ impl Deref for CallContext {
     }
 }
 
+impl fmt::Debug for CallContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("CallContext");
+        fields.field("endpoint", &**self).field("caller", &self.caller()).field("is_ask", &self.is_ask()).finish()
+    }
+}
+
 /// Who sent a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Caller {
     /// Something on the core with this number, in this env. Other threads of the process send through a core.

@@ -1,5 +1,6 @@
 //! What an endpoint knows about itself.
 
+use std::fmt;
 use std::rc::Rc;
 
 use super::reply_path::ReplyPath;
@@ -7,8 +8,8 @@ use crate::wire::frame::EndpointId;
 
 /// An endpoint's view of itself: its own ref, its env, its core.
 ///
-/// `on_start` gets one, and a handler has one inside its [`CallContext`](crate::CallContext). It stays on the endpoint's core; what travels
-/// is the ref that [`myself`](EndpointContext::myself) gives.
+/// `on_start` gets one, and a handler has one inside its [`CallContext`](crate::CallContext). It stays on the core of the
+/// endpoint; what travels is the ref that [`myself`](EndpointContext::myself) gives.
 pub struct EndpointContext {
     id: EndpointId,
     path: Rc<dyn ReplyPath>,
@@ -45,5 +46,11 @@ impl EndpointContext {
     /// nothing.
     pub fn stop(&self) {
         self.path.stop(self.id);
+    }
+}
+
+impl fmt::Debug for EndpointContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointContext").field("id", &self.id).field("core", &self.core()).finish()
     }
 }
