@@ -6,13 +6,13 @@ use std::sync::mpsc::{Sender, channel};
 
 use common::echo::within;
 use common::gate::{Event, Gate, pass};
-use common::{LIMIT, bounded, client, end, eventually, kind, server, uri};
+use common::{LIMIT, bounded, client, end, eventually, kind, seen_from, server, uri};
 use futures::executor::block_on;
 use ringpost::{
-    AskError, CallContext, Endpoint, EndpointContext, HandleSync, HandlerError, Handlers, JoinError, RegisterError,
-    message,
+    AskError, CallContext, Endpoint, EndpointContext, EndpointRef, HandleSync, HandlerError, Handlers, JoinError,
+    RegisterError, message,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Answered at once.
 #[derive(Serialize, Deserialize)]
@@ -183,6 +183,35 @@ fn a_panic_of_a_task_comes_out_of_its_handle_and_its_core_serves_on() {
             let subject = env.register_on(core, &format!("subject-{core}"), Subject::default).unwrap();
             assert_eq!(subject.ask_blocking(Ping()).unwrap(), 7);
         }
+        end(&env);
+    });
+}
+
+/// Asks somebody else while it is encoded.
+#[derive(Deserialize)]
+struct Chatty(EndpointRef);
+message!(Chatty as "user_code.Chatty" => u32);
+
+impl Serialize for Chatty {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        drop(ringpost::spawn(self.0.ask(Ping())));
+        self.0.serialize(serializer)
+    }
+}
+
+#[test]
+fn a_message_that_asks_while_it_is_encoded_is_answered_all_the_same() {
+    bounded(|| {
+        let (env, far) = (server(1), server(1));
+        let near = env.register("near", Subject::default).unwrap();
+        let to = seen_from(&env, &far.register("far", Subject::default).unwrap());
+        for _ in 0..3 {
+            let (to, near) = (to.clone(), near.clone());
+            let answer = env.spawn_on(0, move || async move { to.ask(Chatty(near)).await }).unwrap().join().unwrap();
+            assert_eq!(kind(&answer.unwrap_err()), "UnknownMessage");
+        }
+        eventually(&env, "the end of all asks", |now| now.pending_asks == 0);
+        end(&far);
         end(&env);
     });
 }

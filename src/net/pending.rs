@@ -162,6 +162,13 @@ impl Pending {
         debug_assert_eq!(slot, key.slot());
     }
 
+    /// An ask that was just entered went another way than it says.
+    pub fn reroute(&mut self, key: AskKey, via: Via) {
+        if let Some(waiting) = self.waiting(key) {
+            waiting.via = via;
+        }
+    }
+
     #[inline]
     fn get(&mut self, key: AskKey) -> Option<&mut State> {
         self.slots.get_mut(key.slot()).filter(|(serial, _)| *serial == key.serial()).map(|(_, state)| state)

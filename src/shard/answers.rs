@@ -313,6 +313,15 @@ impl Shard {
         }
     }
 
+    /// An ask was entered, and could not be sent.
+    #[cold]
+    pub(super) fn unmake_ask(&self, key: AskKey) {
+        let forgotten = self.pending.borrow_mut().forget(key);
+        if let Some(Forgotten::Waiting(waiting)) = forgotten {
+            self.timers.borrow_mut().cancel(waiting.timer);
+        }
+    }
+
     /// Hands an ask whose future moved to another thread over to that thread.
     pub fn hand_over_ask(&self, key: AskKey, cell: Arc<AskCell>) {
         let answer = self.pending.borrow_mut().hand_over(key, cell.clone());

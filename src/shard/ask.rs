@@ -75,6 +75,16 @@ impl Limit {
         Limit { deadline: NO_DEADLINE, timeout_ns: 0, left_ns: 0, limited_by: LimitedBy::Config };
 }
 
+/// An ask that was entered and is not sent yet: it leaves the table again if it cannot be.
+pub(super) struct Entered<'a>(pub(super) &'a Shard, pub(super) AskKey);
+
+impl Drop for Entered<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.unmake_ask(self.1);
+    }
+}
+
 /// Why a request could not be handed on.
 pub(super) enum Refusal {
     Unsendable(String),
@@ -129,9 +139,16 @@ impl Shard {
             }
             Destination::Peer { peer, name, index } => {
                 let to_peer = Named { peer, name, index: *index, key: options.key };
+                // Entered first: to encode and to drop a message is the user's code, which may ask, or panic.
+                let direct = Via::Peer { peer: peer.index(), name: *index, key: options.key };
+                self.pending.borrow_mut().insert(key, waiting(direct));
+                let entered = Entered(self, key);
                 let via = self.send_to_peer(&to_peer, key.0, message, limit);
                 let via = via.map_err(|refusal| refusal.into_ask(self.name_of(to)))?;
-                self.pending.borrow_mut().insert(key, waiting(via));
+                std::mem::forget(entered);
+                if via != direct {
+                    self.pending.borrow_mut().reroute(key, via);
+                }
                 self.count(|counters| counters.asks_peer += 1);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ask::{Limit, Named};
+use super::ask::{Entered, Limit, Named};
 use super::lanes::LaneItem;
 use super::shard::Shard;
 use super::timeouts::Timer;
@@ -170,8 +170,6 @@ impl Shard {
         self.check_pending()?;
         let key = self.pending.borrow_mut().next_key();
         let left = u32::try_from((asker.limit.deadline - self.clock()) / 1000).ok();
-        let written = self.write_request(&to, key.0, kind.id, left, encode);
-        written.map_err(|refusal| refusal.into_ask(to.describe()))?;
         let deadline = asker.limit.deadline.saturating_add(GRACE_NS);
         let waiting = Waiting {
             waiter: Waiter::Core { core: asker.core, request: asker.request },
@@ -184,6 +182,10 @@ impl Shard {
             limited_by: asker.limit.limited_by,
         };
         self.pending.borrow_mut().insert(key, waiting);
+        let entered = Entered(self, key);
+        let written = self.write_request(&to, key.0, kind.id, left, encode);
+        written.map_err(|refusal| refusal.into_ask(to.describe()))?;
+        std::mem::forget(entered);
         Ok(())
     }
 
