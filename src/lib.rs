@@ -96,6 +96,10 @@
 //! core that spins burns its CPU. The default spins for a while after the last event, for as long as that pays.
 
 #![deny(unsafe_code, missing_docs)]
+#![cfg_attr(
+    not(feature = "tokio-uring"),
+    allow(rustdoc::broken_intra_doc_links, reason = "the guide links what only that feature has")
+)]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("ringpost needs Linux and its io_uring: see LINUX-ONLY.md");
