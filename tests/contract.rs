@@ -7,8 +7,8 @@ use std::time::Duration;
 use common::process::{Process, serve_until_told};
 use common::{bounded, builder, config, end, kind};
 use ringpost::{
-    Ask, AskError, CallContext, Config, Endpoint, EndpointRef, Handle, HandleSync, HandlerError, Handlers, RpcEnv,
-    message,
+    Ask, AskError, CallContext, Config, Endpoint, EndpointRef, Handle, HandleDeferred, HandleShared, HandleSync,
+    HandlerError, Handlers, Replier, RpcEnv, message, wire_error,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
@@ -26,6 +26,33 @@ message!(Fail as "contract.Fail" => ());
 #[derive(Serialize, Deserialize)]
 struct Panic(String);
 message!(Panic as "contract.Panic" => ());
+
+/// Answered with an error of a type that both sides know.
+#[derive(Serialize, Deserialize)]
+struct Overdraw(i64);
+message!(Overdraw as "contract.Overdraw" => ());
+
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{missing} cents are missing")]
+struct Missing {
+    missing: i64,
+}
+wire_error!(Missing as "contract.Missing");
+
+/// Answered by another thread, after the handler has returned; or never, if that is asked for.
+#[derive(Serialize, Deserialize)]
+struct Later(bool);
+message!(Later as "contract.Later" => u64);
+
+/// Answered beside others.
+#[derive(Serialize, Deserialize)]
+struct Beside(u64);
+message!(Beside as "contract.Beside" => u64);
+
+/// Answered with who the endpoint takes itself for.
+#[derive(Serialize, Deserialize)]
+struct Myself;
+message!(Myself as "contract.Myself" => EndpointRef);
 
 /// Answered with so many bytes.
 #[derive(Serialize, Deserialize)]
@@ -73,6 +100,7 @@ struct Subject;
 impl Endpoint for Subject {
     fn handlers(handlers: &mut Handlers<Self>) {
         handlers.ask_sync::<Echo>().ask_sync::<Fail>().ask_sync::<Panic>().ask_sync::<Fill>().ask::<Hang>();
+        handlers.ask_sync::<Overdraw>().ask_deferred::<Later>().ask_shared::<Beside>().ask_sync::<Myself>();
         handlers.ask_sync::<BeRude>().ask_sync::<Rude>().ask_sync::<Retire>();
     }
 }
@@ -86,6 +114,35 @@ impl HandleSync<Echo> for Subject {
 impl HandleSync<Fail> for Subject {
     fn handle(&mut self, fail: Fail, _: &mut CallContext) -> Result<(), HandlerError> {
         Err(HandlerError::new(fail.0))
+    }
+}
+
+impl HandleSync<Overdraw> for Subject {
+    fn handle(&mut self, overdraw: Overdraw, _: &mut CallContext) -> Result<(), HandlerError> {
+        Err(HandlerError::typed(Missing { missing: overdraw.0 }))
+    }
+}
+
+impl HandleDeferred<Later> for Subject {
+    fn handle(&mut self, later: Later, replier: Replier<u64>, _: &mut CallContext) -> Result<(), HandlerError> {
+        std::thread::spawn(move || {
+            if later.0 {
+                replier.reply(7)
+            }
+        });
+        Ok(())
+    }
+}
+
+impl HandleShared<Beside> for Subject {
+    async fn handle(&self, beside: Beside, _: &mut CallContext) -> Result<u64, HandlerError> {
+        Ok(beside.0)
+    }
+}
+
+impl HandleSync<Myself> for Subject {
+    fn handle(&mut self, _: Myself, context: &mut CallContext) -> Result<EndpointRef, HandlerError> {
+        Ok(context.myself())
     }
 }
 
@@ -146,7 +203,10 @@ fn answering_process() {
 fn outcome<R>(answer: Result<R, AskError>) -> String {
     let Err(error) = &answer else { return "a reply".into() };
     let detail = match error {
-        AskError::Handler { error, .. } => error.to_string(),
+        AskError::Handler { error, .. } => match error.downcast::<Missing>() {
+            None => error.to_string(),
+            missing => format!("{error}, as {missing:?}"),
+        },
         AskError::Timeout { after, setting, .. } => format!("{after:?}, {setting}"),
         AskError::UnknownMessage { message, .. } => message.split(':').next().unwrap_or_default().to_owned(),
         AskError::Unsendable { reason, .. } | AskError::BadReply { reason, .. } => reason.to_string(),
@@ -166,6 +226,11 @@ async fn play(subject: EndpointRef, mortal: EndpointRef) -> Vec<(&'static str, S
         ("a reply", of(&subject, Echo("hello".into())).await),
         ("an error of the handler", of(&subject, Fail("no money".into())).await),
         ("a panic of the handler", of(&subject, Panic("no idea".into())).await),
+        ("an error of a type", of(&subject, Overdraw(5)).await),
+        ("a reply from elsewhere", of(&subject, Later(true)).await),
+        ("no reply at all", of(&subject, Later(false)).await),
+        ("a reply beside others", of(&subject, Beside(1)).await),
+        ("a ref to itself", outcome(subject.ask(Myself).await.map(|to| assert_eq!(to, subject)))),
         ("a message that nobody handles", of(&subject, Unknown).await),
         ("no answer in time", outcome(subject.ask_within(Hang, brief).await)),
     ];
@@ -197,6 +262,11 @@ fn an_ask_ends_in_the_same_way_here_on_another_core_and_in_another_process() {
             ("a reply", "a reply"),
             ("an error of the handler", "Handler: no money"),
             ("a panic of the handler", "Handler: the handler panicked: no idea"),
+            ("an error of a type", "Handler: 5 cents are missing, as Some(Missing { missing: 5 })"),
+            ("a reply from elsewhere", "a reply"),
+            ("no reply at all", "NeverReplied: "),
+            ("a reply beside others", "a reply"),
+            ("a ref to itself", "a reply"),
             ("a message that nobody handles", "UnknownMessage: contract.Unknown v7"),
             ("no answer in time", "Timeout: 20ms, the timeout given to ask_within"),
             ("a full inbox", "Overloaded: "),
