@@ -37,6 +37,9 @@ use crate::wire::message::{Ask, Message, OneWay};
 /// value moved through a lane to another, or bytes written straight into the core's connection. From any other thread
 /// it goes through one of the env's cores.
 ///
+/// A ref to an endpoint of a peer means whoever has the name there. After the name has got a new holder, one ask more may
+/// fail with [`AskError::NoEndpoint`], since it went to the former one; the next reaches the new one.
+///
 /// Messages from one core, or from one other thread, to one ref arrive in the order in which they were sent, asks and
 /// sends together; each arrives at most once.
 ///

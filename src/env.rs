@@ -173,7 +173,7 @@ impl RpcEnv {
     }
 
     /// Like [`await_termination`](Self::await_termination), for at most `limit`; true if the env has shut down.
-    pub fn await_termination_for(&self, limit: Duration) -> Result<bool, Error> {
+    pub fn await_termination_within(&self, limit: Duration) -> Result<bool, Error> {
         self.await_end(Some(limit))
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::endpoint_ref::EndpointRef;
 use crate::net::errors::{AskError, SendError};
 use crate::net::pending::OWN_TIMEOUT;
+use crate::shard::current;
 use crate::shard::node::now;
 use crate::shard::room::{Pauses, Seat};
 use crate::shard::spawn::{JoinError, JoinHandle};
@@ -95,6 +96,16 @@ impl PatientRef {
         self.start_send(message, Some(timeout))
     }
 
+    /// Like [`send`](Self::send), blocking this thread. On a core's own thread this is an error at once.
+    pub fn send_blocking<M: OneWay + Clone>(&self, message: M) -> Result<(), SendError> {
+        self.block_on_send(message, None)
+    }
+
+    /// Like [`send_blocking`](Self::send_blocking), with a limit of its own.
+    pub fn send_blocking_within<M: OneWay + Clone>(&self, message: M, timeout: Duration) -> Result<(), SendError> {
+        self.block_on_send(message, Some(timeout))
+    }
+
     fn start<M: Ask + Clone>(
         &self,
         message: M,
@@ -138,6 +149,26 @@ impl PatientRef {
                 return Err(waiting.ask_error(to, Ended::NoRoom));
             }
             outcome = to.ask_blocking_within(message.clone(), waiting.left());
+        }
+    }
+
+    fn block_on_send<M: OneWay + Clone>(&self, message: M, own: Option<Duration>) -> Result<(), SendError> {
+        if current::on_core() {
+            return Err(SendError::BlockingOnCore);
+        }
+        let to = &self.0;
+        let mut waiting = Waiting::new(to, own);
+        loop {
+            let refusal = match Sending::begin(to, message.clone()).wait(to) {
+                Err(refusal @ SendError::Overloaded { .. }) => refusal,
+                outcome => return outcome,
+            };
+            if let Some(pause) = waiting.next_pause() {
+                thread::sleep(pause);
+            }
+            if waiting.left().is_zero() {
+                return Err(refusal);
+            }
         }
     }
 
@@ -287,11 +318,21 @@ impl Sending {
     }
 
     async fn outcome(self, to: &EndpointRef) -> Result<(), SendError> {
-        let told = match self {
-            Sending::Ended(outcome) => return outcome,
-            Sending::Elsewhere(told) => told,
-        };
-        match told.await {
+        match self {
+            Sending::Ended(outcome) => outcome,
+            Sending::Elsewhere(told) => Sending::told(told.await, to),
+        }
+    }
+
+    fn wait(self, to: &EndpointRef) -> Result<(), SendError> {
+        match self {
+            Sending::Ended(outcome) => outcome,
+            Sending::Elsewhere(told) => Sending::told(told.join(), to),
+        }
+    }
+
+    fn told(told: Result<Result<(), SendError>, JoinError>, to: &EndpointRef) -> Result<(), SendError> {
+        match told {
             Ok(outcome) => outcome,
             Err(JoinError::NotStarted(_)) => {
                 let Full { queue, remedy } = crowded(to.near_core(), "Config::tasks");

@@ -98,6 +98,24 @@ impl<P: Protocol> TypedPatientRef<P> {
     {
         self.patient.send_within(message, timeout)
     }
+
+    /// As [`PatientRef::send_blocking`].
+    pub fn send_blocking<M>(&self, message: M) -> Result<(), SendError>
+    where
+        M: OneWay + Clone,
+        P: Accepts<M>,
+    {
+        self.patient.send_blocking(message)
+    }
+
+    /// As [`PatientRef::send_blocking_within`].
+    pub fn send_blocking_within<M>(&self, message: M, timeout: Duration) -> Result<(), SendError>
+    where
+        M: OneWay + Clone,
+        P: Accepts<M>,
+    {
+        self.patient.send_blocking_within(message, timeout)
+    }
 }
 
 impl<P> Clone for TypedPatientRef<P> {

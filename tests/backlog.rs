@@ -399,7 +399,7 @@ fn an_env_ends_although_a_lane_was_full_when_its_shutdown_began() {
         // The sending core has begun to end: its endpoint is gone.
         assert_eq!(told_near.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
         gate.open();
-        assert!(env.await_termination_for(LIMIT / 2).unwrap(), "{env:?} does not end");
+        assert!(env.await_termination_within(LIMIT / 2).unwrap(), "{env:?} does not end");
         drop(waiting);
         // What was under way may have come too late, but in order.
         let arrived: Vec<_> = told.try_iter().collect();

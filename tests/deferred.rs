@@ -301,10 +301,10 @@ fn a_replier_works_on_after_its_endpoint_and_until_the_shutdown_is_over() {
             assert_eq!(within(first).unwrap(), 1);
             // A shutdown waits for it, as for a handler.
             scene.answering.shutdown(LIMIT);
-            assert!(!scene.answering.await_termination_for(Duration::from_millis(5)).unwrap());
+            assert!(!scene.answering.await_termination_within(Duration::from_millis(5)).unwrap());
             two.reply(2);
             assert_eq!(within(second).unwrap(), 2);
-            assert!(scene.answering.await_termination_for(LIMIT).unwrap());
+            assert!(scene.answering.await_termination_within(LIMIT).unwrap());
         });
     });
 }
@@ -321,7 +321,7 @@ fn an_ask_that_is_deferred_beyond_the_shutdown_is_stopped() {
             let lucky = error == "Stopped" || (scene.distance == Distance::PeerLane && error == "Disconnected");
             assert!(lucky, "{error}");
             within(replier.cancelled());
-            assert!(scene.answering.await_termination_for(LIMIT).unwrap());
+            assert!(scene.answering.await_termination_within(LIMIT).unwrap());
             replier.reply(1);
         });
     });

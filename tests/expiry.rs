@@ -340,7 +340,7 @@ fn greeted(worker: &EndpointRef, listener: &std::net::TcpListener) -> RawPeer {
 /// Ends an env whose peer does not answer.
 fn end_all(env: RpcEnv) {
     env.shutdown(Duration::ZERO);
-    assert!(env.await_termination_for(LIMIT).unwrap());
+    assert!(env.await_termination_within(LIMIT).unwrap());
 }
 
 #[test]

@@ -269,7 +269,7 @@ fn a_hard_end_drops_handlers_that_use_the_runtime() {
         });
         common::turn(&env);
         env.shutdown(Duration::ZERO);
-        assert!(env.await_termination_for(LIMIT).unwrap());
+        assert!(env.await_termination_within(LIMIT).unwrap());
         assert_eq!(common::kind(&common::echo::within(nap).unwrap_err()), "Stopped");
         assert!(matches!(listening.unwrap().join(), Err(ringpost::JoinError::Stopped)));
     });
@@ -289,7 +289,7 @@ fn the_end_of_an_env_can_be_awaited_by_any_executor() {
                 env.shutdown(LIMIT);
                 ended
             }));
-            assert!(env.await_termination_for(Duration::ZERO).unwrap());
+            assert!(env.await_termination_within(Duration::ZERO).unwrap());
             common::echo::within(env.terminated());
         }
     });

@@ -119,7 +119,7 @@ fn calls_that_would_block_the_hosting_thread_are_refused() {
             env.lookup(&common::uri(&env, "echo")).await.unwrap();
             shut_down(env.clone()).await;
             // Now it is a thread like any other.
-            assert!(env.await_termination_for(LIMIT).unwrap());
+            assert!(env.await_termination_within(LIMIT).unwrap());
             let remote = server(1);
             host(&remote);
             drop(remote);
@@ -225,7 +225,7 @@ fn an_env_ends_hard_with_the_runtime_that_it_lives_in() {
         assert_eq!(kind(&within(waiting).unwrap_err()), "Stopped");
         assert_eq!(kind(&within(remote).unwrap_err()), "Disconnected");
         assert!(matches!(received.join(), Err(JoinError::Stopped)));
-        assert!(env.await_termination_for(LIMIT).unwrap());
+        assert!(env.await_termination_within(LIMIT).unwrap());
         assert_eq!(kind(&echo_blocking(&echo, 3, 100).unwrap_err()), "Stopped");
         hosting.join().unwrap();
         common::end(&client);

@@ -181,7 +181,7 @@ impl HandleSync<Dare> for Bold {
         let nowhere = env.register_on(cores, "nowhere", unseen);
         assert!(matches!(nowhere, Err(RegisterError::NoSuchCore { .. })), "{nowhere:?}");
         assert!(matches!(env.spawn_on(cores, || async {}), Err(SpawnError::NoSuchCore { .. })));
-        let wait = env.await_termination_for(LIMIT);
+        let wait = env.await_termination_within(LIMIT);
         assert!(matches!(wait, Err(Error::AwaitOnCore)), "{wait:?}");
         Ok(())
     }
@@ -306,7 +306,7 @@ fn a_shutdown_waits_for_it_until_its_deadline_and_no_longer() {
             let blocked = worker.ask(Block(gate.id));
             gate.expect(Event::Entered);
             scene.answering.shutdown(Duration::from_millis(50));
-            assert!(scene.answering.await_termination_for(LIMIT).unwrap());
+            assert!(scene.answering.await_termination_within(LIMIT).unwrap());
             let outcome = block_on(blocked);
             let gone = matches!(outcome, Err(AskError::Stopped { .. } | AskError::Disconnected { .. }));
             assert!(gone, "{outcome:?}");
@@ -332,9 +332,9 @@ fn a_shutdown_lets_it_finish_what_is_queued() {
                 common::eventually(&scene.answering, "the queued message", |now| now.requests_in >= 2);
             }
             scene.answering.shutdown(LIMIT);
-            assert!(!scene.answering.await_termination_for(Duration::from_millis(20)).unwrap(), "it blocks");
+            assert!(!scene.answering.await_termination_within(Duration::from_millis(20)).unwrap(), "it blocks");
             gate.open();
-            assert!(scene.answering.await_termination_for(LIMIT).unwrap());
+            assert!(scene.answering.await_termination_within(LIMIT).unwrap());
             if scene.distance.is_remote() {
                 assert_eq!((block_on(blocked), block_on(queued)), (Ok(()), Ok(1)));
             } else {

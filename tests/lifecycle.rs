@@ -371,7 +371,7 @@ fn what_would_block_a_core_is_refused_there() {
                 there.register("where", || Where).map(|_| ()),
                 there.register_per_core("where", |_| Where).map(|_| ()),
                 there.await_termination(),
-                there.await_termination_for(Duration::from_secs(1)).map(|_| ()),
+                there.await_termination_within(Duration::from_secs(1)).map(|_| ()),
                 there.spawn_on(0, || async {}).unwrap().join(),
             )
         });

@@ -308,7 +308,7 @@ fn a_patient_ask_ends_with_its_env() {
         env.shutdown(Duration::ZERO);
         let outcome = waiting.join().unwrap();
         assert!(matches!(outcome, Err(AskError::Stopped { .. })), "{outcome:?}");
-        assert!(env.await_termination_for(LIMIT).unwrap());
+        assert!(env.await_termination_within(LIMIT).unwrap());
         drop((running, queued));
     });
 }
@@ -360,9 +360,16 @@ fn patient_sends_wait_for_room_in_this_env_and_arrive_once_each() {
         eventually(&scene.asking, "they are refused", full);
         async move { sending.join().unwrap() }
     };
+    let blocking = move |scene: &Scene, to: EndpointRef, notes: Vec<Note>| {
+        let to = to.patient();
+        let sending = thread::spawn(move || notes.into_iter().map(|note| to.send_blocking(note)).collect::<Vec<_>>());
+        eventually(&scene.asking, "they are refused", full);
+        async move { sending.join().unwrap() }
+    };
     bounded(move || {
         notes_come_through(Distance::Local, ROOM_FOR_ONE(), from_core);
         notes_come_through(Distance::Local, ROOM_FOR_ONE(), from_thread);
+        notes_come_through(Distance::Local, ROOM_FOR_ONE(), blocking);
         notes_come_through(Distance::Lane, Config { lane_messages: 1, lane_overflow: 0, ..config() }, from_core);
     });
 }
@@ -376,7 +383,10 @@ fn a_patient_send_that_finds_no_room_in_time_fails_with_the_refusal() {
             let (patient, there) = (worker.patient(), worker.patient());
             let on_core = scene.run(move || async move { there.send_within(Note(1), SHORT).await });
             let awaited = block_on(patient.send_within(Note(2), SHORT));
-            for outcome in [on_core, awaited] {
+            let blocked = patient.send_blocking_within(Note(3), SHORT);
+            let refused = scene.run(move || std::future::ready(patient.send_blocking(Note(4))));
+            assert_eq!(refused, Err(SendError::BlockingOnCore));
+            for outcome in [on_core, awaited, blocked] {
                 let Err(SendError::Overloaded { queue, .. }) = &outcome else { panic!("{outcome:?}") };
                 assert!(queue.contains("the inbox of worker (Config::inbox_messages)"), "{queue}");
             }

@@ -199,7 +199,7 @@ fn a_caller_whose_connection_has_ended_is_gone() {
         let replier = lodge.waiting.recv_timeout(LIMIT).unwrap();
         assert!(matches!(replier.caller(), Caller::Peer(_)), "{:?}", replier.caller());
         asking.shutdown(Duration::ZERO);
-        assert!(asking.await_termination_for(LIMIT).unwrap());
+        assert!(asking.await_termination_within(LIMIT).unwrap());
         within(waiting).unwrap_err();
         eventually(&env, "the connection has ended", |now| now.connections == 0);
         assert_eq!(replier.caller(), Caller::Gone);

@@ -159,7 +159,7 @@ fn a_registration_that_the_end_of_the_env_overtakes_ends_too() {
         let starting = env.register_async("child", move || Child { gate: Some(id), ..Child::default() });
         gate.expect(Event::Entered);
         env.shutdown(Duration::ZERO);
-        assert!(env.await_termination_for(LIMIT).unwrap());
+        assert!(env.await_termination_within(LIMIT).unwrap());
         let outcome = block_on(starting);
         assert!(matches!(outcome, Err(RegisterError::Stopped { .. })), "{outcome:?}");
     });

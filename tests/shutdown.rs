@@ -116,7 +116,7 @@ fn a_shutdown_handles_and_answers_what_is_queued_and_refuses_what_comes_later() 
         eventually(&env, "the queue", |now| now.requests_in == 52 && now.inbox_messages == 101);
         env.shutdown(LIMIT);
         env.shutdown(Duration::ZERO);
-        assert!(!env.await_termination_for(Duration::from_millis(1)).unwrap(), "it waits for what is queued");
+        assert!(!env.await_termination_within(Duration::from_millis(1)).unwrap(), "it waits for what is queued");
         let late = near.ask_blocking(Plain(0));
         assert!(matches!(late, Err(AskError::Stopped { .. })), "{late:?}");
         let late = far.ask_blocking(Plain(0));
@@ -128,7 +128,7 @@ fn a_shutdown_handles_and_answers_what_is_queued_and_refuses_what_comes_later() 
         for (number, ask) in queued.into_iter().enumerate() {
             assert_eq!(block_on(ask).unwrap(), number as u32);
         }
-        assert!(env.await_termination_for(LIMIT).unwrap());
+        assert!(env.await_termination_within(LIMIT).unwrap());
         env.await_termination().unwrap();
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [(103, "stopped"), (103, "dropped")]);
         for late in [near.ask_blocking(Plain(0)), block_on(near.ask(Plain(0)))] {
@@ -154,7 +154,7 @@ fn a_handler_can_shut_its_own_env_down_and_its_answer_still_arrives() {
             let near = env.register_on(1, "worker", make).unwrap();
             let endpoint = if from_peer { seen_from(&other, &near) } else { near };
             assert_eq!(endpoint.ask_blocking(Over).unwrap(), "goodbye");
-            assert!(env.await_termination_for(LIMIT).unwrap());
+            assert!(env.await_termination_within(LIMIT).unwrap());
             assert_eq!(told.try_iter().collect::<Vec<_>>(), [(0, "stopped"), (0, "dropped")]);
             end(&other);
         }
@@ -189,7 +189,7 @@ fn what_has_not_ended_by_the_deadline_is_dropped_and_every_asker_is_told() {
         });
         let began = Instant::now();
         busy.shutdown(Duration::from_millis(50));
-        assert!(env.await_termination_for(LIMIT).unwrap());
+        assert!(env.await_termination_within(LIMIT).unwrap());
         assert!(began.elapsed() >= Duration::from_millis(50));
         gate.expect(Event::Dropped);
         let [by_peer, by_thread] = queued.map(block_on);
@@ -221,9 +221,9 @@ fn an_on_stop_that_waits_is_waited_for() {
         env.register_on(1, "worker", make).unwrap();
         env.shutdown(LIMIT);
         gate.expect(Event::Entered);
-        assert!(!env.await_termination_for(Duration::from_millis(1)).unwrap());
+        assert!(!env.await_termination_within(Duration::from_millis(1)).unwrap());
         gate.open();
-        assert!(env.await_termination_for(LIMIT).unwrap());
+        assert!(env.await_termination_within(LIMIT).unwrap());
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [(0, "stopped"), (0, "dropped")]);
     });
 }
@@ -272,7 +272,7 @@ fn an_env_without_work_ends_at_once_every_time() {
             let env = client(2);
             let began = Instant::now();
             env.shutdown(LIMIT);
-            assert!(env.await_termination_for(LIMIT).unwrap(), "round {round}");
+            assert!(env.await_termination_within(LIMIT).unwrap(), "round {round}");
             assert!(began.elapsed() < LIMIT / 2, "round {round}: it ended by its deadline");
         }
     });

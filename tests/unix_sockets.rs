@@ -93,7 +93,7 @@ fn a_lost_connection_over_a_unix_socket_is_told_and_made_again() {
         env.shutdown(std::time::Duration::ZERO);
         let lost = within(hanging);
         assert!(matches!(&lost, Err(AskError::Disconnected { peer, .. }) if **peer == *address), "{lost:?}");
-        assert!(env.await_termination_for(LIMIT).unwrap());
+        assert!(env.await_termination_within(LIMIT).unwrap());
         let gone = echo_blocking(&echo, 2, 10);
         assert!(matches!(&gone, Err(AskError::Unreachable { peer, .. }) if **peer == *address), "{gone:?}");
         let again = serve(&address, 1);

@@ -386,7 +386,7 @@ fn an_env_ends_whatever_its_endpoints_and_the_messages_in_them_do_when_they_are_
             let queued = stuck.ask(queued);
             turn(&env);
             env.shutdown(Duration::ZERO);
-            assert!(env.await_termination_for(LIMIT).unwrap(), "{deed:?}: {env:?} does not end");
+            assert!(env.await_termination_within(LIMIT).unwrap(), "{deed:?}: {env:?} does not end");
             for outcome in [within(running), within(queued)] {
                 assert!(matches!(outcome, Err(AskError::Stopped { .. })), "{deed:?}: {outcome:?}");
             }

@@ -110,7 +110,7 @@ impl Stage {
             env.shutdown(SHUTDOWN);
         }
         for env in &self.envs {
-            if !env.await_termination_for(2 * SHUTDOWN)? {
+            if !env.await_termination_within(2 * SHUTDOWN)? {
                 return Err(format!("env {} has not stopped within {:?}", env.name(), 2 * SHUTDOWN).into());
             }
         }

@@ -186,6 +186,9 @@ pub enum SendError {
         /// What went wrong.
         cause: Arc<str>,
     },
+    /// A message was to be sent with `send_blocking` on a core's own thread, which would wait for itself.
+    #[error("send_blocking on a core's own thread would block everything on it: use `send(..).await` there")]
+    BlockingOnCore,
     /// This env is shutting down.
     #[error("{target} is stopping")]
     Stopped {

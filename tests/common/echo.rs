@@ -97,7 +97,7 @@ pub(crate) fn refer(client: &RpcEnv, name: &str, server: &RpcEnv) -> EndpointRef
 pub(crate) fn cut<const N: usize>(envs: [RpcEnv; N]) {
     for env in envs {
         env.shutdown(Duration::ZERO);
-        assert!(env.await_termination_for(LIMIT).unwrap(), "{env:?} does not end");
+        assert!(env.await_termination_within(LIMIT).unwrap(), "{env:?} does not end");
     }
 }
 

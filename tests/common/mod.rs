@@ -94,7 +94,7 @@ pub(crate) fn seen_from(other: &RpcEnv, endpoint: &EndpointRef) -> EndpointRef {
 /// Shuts an env down and waits for its end.
 pub(crate) fn end(env: &RpcEnv) {
     env.shutdown(LIMIT);
-    assert!(env.await_termination_for(LIMIT).unwrap(), "{env:?} does not end");
+    assert!(env.await_termination_within(LIMIT).unwrap(), "{env:?} does not end");
 }
 
 /// Waits until the sums of the counters of all cores are as `wanted`. A core publishes at the end of a turn, so each
