@@ -3,27 +3,23 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::address::{EndpointUri, NodeAddress, SCHEME};
+use crate::asking::{Asking, Promise, State};
 use crate::dispatch::call::NO_DEADLINE;
 use crate::dispatch::directory::Place;
 use crate::dispatch::verifier::Found;
 use crate::error::LookupError;
-use crate::mesh::parcel::Parcel;
 use crate::net::ask_cell::AskCell;
-use crate::net::ask_key::AskKey;
 use crate::net::errors::{AskError, SendError};
 use crate::net::pending::Waiter;
 use crate::shard::ask::{AskOptions, Destination};
 use crate::shard::current;
-use crate::shard::node::{Injected, Job, Node, Refused, now};
+use crate::shard::node::{Job, Node, Refused, now};
 use crate::shard::shard::Shard;
 use crate::shard::spawn::{JoinHandle, job};
 use crate::steering::{PerCore, by_core};
@@ -207,11 +203,7 @@ impl EndpointRef {
         if current::on_core() {
             return Err(AskError::BlockingOnCore);
         }
-        match self.start_outside(message, timeout) {
-            State::Outside { cell, .. } => open(cell.answer.wait()),
-            State::Failed(error) => Err(error),
-            _ => unreachable!("an ask from outside has one of the two states"),
-        }
+        self.start_outside(message, timeout).wait()
     }
 
     /// Sends a one-way message. It never blocks; an error says that the message was refused here, and after `Ok` its
@@ -240,7 +232,7 @@ impl EndpointRef {
             }
             _ => self.start_outside(message, timeout),
         };
-        Asking { state, reply: PhantomData }
+        Asking::new(state)
     }
 
     fn start_outside<M: Ask>(&self, message: M, timeout: Option<Duration>) -> State {
@@ -330,147 +322,6 @@ impl EndpointRef {
                 mine % cores
             }
         }
-    }
-}
-
-/// Answers an ask from outside whose job was dropped with its core, or did not come to its end.
-struct Promise {
-    cell: Arc<AskCell>,
-    node: Arc<Node>,
-    open: bool,
-}
-
-impl Promise {
-    fn new(cell: &Arc<AskCell>, node: &Arc<Node>) -> Promise {
-        Promise { cell: cell.clone(), node: node.clone(), open: true }
-    }
-
-    /// The answer will come through the core's table; false if nobody waits for it any longer.
-    fn hand_on(&mut self, key: AskKey) -> bool {
-        self.open = false;
-        self.cell.made(key)
-    }
-
-    fn keep(&mut self, answer: Result<Parcel, AskError>) {
-        self.open = false;
-        self.cell.answer.put(answer);
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        if self.open {
-            self.cell.answer.put(Err(AskError::Stopped { target: self.node.name.as_str().into() }));
-        }
-    }
-}
-
-/// The answer to an ask, to come. The message is on its way already; dropping this gives the ask up.
-#[must_use = "the ask is given up when this is dropped: await it, or use `send` for a message without an answer"]
-pub struct Asking<R> {
-    state: State,
-    reply: PhantomData<fn() -> R>,
-}
-
-enum State {
-    /// The ask was refused before it left.
-    Failed(AskError),
-    /// The answer comes to a core's table.
-    OnCore { node: u64, core: u16, key: AskKey },
-    /// The answer comes to a cell that any thread may look at.
-    Outside { node: Arc<Node>, core: u16, cell: Arc<AskCell> },
-    /// The answer was taken.
-    Done,
-}
-
-impl<R: 'static> Future for Asking<R> {
-    type Output = Result<R, AskError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::OnCore { node, core, key } = self.state {
-            match current::get() {
-                Some(shard) if shard.node.id == node && shard.core == core => {
-                    let Poll::Ready(answer) = shard.pending.borrow_mut().poll(key, cx) else { return Poll::Pending };
-                    self.state = State::Done;
-                    return Poll::Ready(open(answer));
-                }
-                _ => self.state = move_outside(node, core, key),
-            }
-        }
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Outside { node, core, cell } => match cell.answer.poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(open(answer)),
-                Poll::Pending => {
-                    self.state = State::Outside { node, core, cell };
-                    Poll::Pending
-                }
-            },
-            State::Failed(error) => Poll::Ready(Err(error)),
-            // A future is not polled again after it has ended; whoever does it all the same waits forever.
-            State::Done | State::OnCore { .. } => Poll::Pending,
-        }
-    }
-}
-
-/// The future of an ask that a core's thread made is awaited on another thread: the answer follows it there.
-fn move_outside(node: u64, core: u16, key: AskKey) -> State {
-    let Some(node) = Node::by_id(node) else {
-        return State::Failed(AskError::Stopped { target: "the env".into() });
-    };
-    let cell = Arc::<AskCell>::default();
-    let mut promise = Promise::new(&cell, &node);
-    let job = move |shard: &Rc<Shard>| {
-        if promise.hand_on(key) {
-            shard.hand_over_ask(key, promise.cell.clone());
-        } else {
-            shard.abandon_ask(key);
-        }
-    };
-    node.cores[usize::from(core)].inject_always(Injected::Job(Box::new(job)));
-    State::Outside { node, core, cell }
-}
-
-/// The reply out of its parcel.
-#[inline]
-fn open<R: 'static>(answer: Result<Parcel, AskError>) -> Result<R, AskError> {
-    answer?.take::<R>().map_err(|other| AskError::UndecodableReply {
-        target: "a handler of this env".into(),
-        reason: format!("it replied {}, not {}", other.type_name(), std::any::type_name::<R>()).into(),
-    })
-}
-
-impl<R> Drop for Asking<R> {
-    #[inline]
-    fn drop(&mut self) {
-        match &self.state {
-            State::Done | State::Failed(_) => {}
-            State::OnCore { node, core, key } => match current::get() {
-                Some(shard) if shard.node.id == *node && shard.core == *core => shard.abandon_ask(*key),
-                _ => {
-                    if let Some(node) = Node::by_id(*node) {
-                        abandon_outside(&node, *core, *key);
-                    }
-                }
-            },
-            State::Outside { node, core, cell } => {
-                // Without a key it is still with the jobs of its core, and will not be made.
-                if let Some(key) = cell.give_up() {
-                    abandon_outside(node, *core, key);
-                }
-            }
-        }
-    }
-}
-
-fn abandon_outside(node: &Node, core: u16, key: AskKey) {
-    let job = move |shard: &Rc<Shard>| shard.abandon_ask(key);
-    node.cores[usize::from(core)].inject_always(Injected::Job(Box::new(job)));
-}
-
-impl<R> fmt::Debug for Asking<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Asking")
     }
 }
 

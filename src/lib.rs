@@ -107,6 +107,7 @@ compile_error!("ringpost needs Linux and its io_uring: see LINUX-ONLY.md");
 compile_error!("ringpost needs a 64-bit target: see LINUX-ONLY.md");
 
 mod address;
+mod asking;
 mod builder;
 mod config;
 mod contexts;
@@ -143,6 +144,7 @@ pub mod shard;
 pub mod wire;
 
 pub use address::{Address, AddressError};
+pub use asking::Asking;
 pub use builder::Builder;
 pub use config::{Config, CoreSet};
 pub use dispatch::context::{CallContext, Caller};
@@ -150,7 +152,7 @@ pub use dispatch::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, Han
 pub use dispatch::endpoint_context::EndpointContext;
 pub use dispatch::protocol::{Accepted, Accepts, Protocol};
 pub use dispatch::replier::Replier;
-pub use endpoint_ref::{Asking, EndpointRef};
+pub use endpoint_ref::EndpointRef;
 pub use env::RpcEnv;
 pub use error::{
     AskError, Error, HandlerError, JoinError, LookupError, NameError, RegisterError, SendError, SetupError, SpawnError,

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::asking::Asking;
 use crate::dispatch::protocol::{Accepts, Protocol};
-use crate::endpoint_ref::{Asking, EndpointRef};
+use crate::endpoint_ref::EndpointRef;
 use crate::net::errors::{AskError, SendError};
 use crate::wire::message::{Ask, OneWay};
 
