@@ -1,0 +1,94 @@
+//! The asking side of every system that offers a call to await.
+//!
+//! One task per ask in flight; each asks, compares the answer, asks again, until the time is over. All tasks of a
+//! measurement run on one thread and share its meter.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::Error;
+use crate::payload::Payload;
+use crate::sample::{Meter, Span, TimedMeter};
+
+/// The meter of one asking thread.
+pub(crate) struct Watch(RefCell<State>);
+
+struct State {
+    meter: TimedMeter,
+    over: bool,
+}
+
+impl Watch {
+    /// Starts the warm-up.
+    pub(crate) fn start(span: Span) -> Result<Watch, Error> {
+        Ok(Watch(RefCell::new(State { meter: TimedMeter::start(span)?, over: false })))
+    }
+
+    /// Counts one round trip; false means the time is over.
+    #[inline]
+    fn record(&self, sent: Instant, now: Instant) -> bool {
+        let mut state = self.0.borrow_mut();
+        // What is still in flight at the end was asked within the time, but not answered.
+        if !state.over && !state.meter.record(sent, now) {
+            state.over = true;
+        }
+        !state.over
+    }
+
+    fn end(&self) {
+        self.0.borrow_mut().over = true;
+    }
+
+    /// Asks again and again. `lane` tells the tasks of one measurement apart.
+    pub(crate) async fn ask_again<A>(&self, lane: usize, ask: A) -> Result<(), Error>
+    where
+        A: AsyncFn(Payload) -> Result<Payload, Error>,
+    {
+        let mut number = (lane as u64) << 40;
+        let mut sent = Instant::now();
+        loop {
+            let payload = Payload::numbered(number);
+            let answer = ask(payload).await.inspect_err(|_| self.end())?;
+            let now = Instant::now();
+            if answer != payload {
+                self.end();
+                return Err(differs());
+            }
+            if !self.record(sent, now) {
+                return Ok(());
+            }
+            number += 1;
+            sent = now;
+        }
+    }
+
+    /// What was counted, once all tasks have ended.
+    pub(crate) fn into_meter(self: Rc<Watch>) -> Result<Meter, Error> {
+        let watch = Rc::try_unwrap(self).map_err(|_| "a task outlived its result")?;
+        Ok(watch.0.into_inner().meter.into_meter())
+    }
+}
+
+/// An answer is not what was asked.
+pub(crate) fn differs() -> Error {
+    "an answer differs from what was asked".into()
+}
+
+/// Keeps `window` asks in flight on the tokio runtime of this thread.
+pub(crate) async fn ask_all<A>(window: usize, span: Span, ask: A) -> Result<Meter, Error>
+where
+    A: AsyncFn(Payload) -> Result<Payload, Error> + Clone + 'static,
+{
+    let watch = Rc::new(Watch::start(span)?);
+    let tasks: Vec<_> = (0..window)
+        .map(|lane| {
+            let (watch, ask) = (Rc::clone(&watch), ask.clone());
+            tokio::task::spawn_local(async move { watch.ask_again(lane, ask).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await??;
+    }
+    watch.into_meter()
+}

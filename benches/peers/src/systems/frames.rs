@@ -1,0 +1,120 @@
+//! The frames of the two hand-written echoes, and both ends of their conversation, without the sockets.
+//!
+//! What a good engineer writes in an afternoon: `LengthDelimitedCodec` around postcard, all frames that a read brought
+//! handled in one go, all answers sent with one write. Buffers are kept, so that nothing is allocated per frame.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
+use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
+
+use super::Run;
+use crate::Error;
+use crate::asking::differs;
+use crate::payload::Payload;
+use crate::sample::{Meter, TimedMeter};
+
+/// Room for one read: several times what 512 frames take.
+pub(super) const READ: usize = 256 << 10;
+/// More than one encoded frame takes: at most 5 bytes of id, 1 of length, 64 of payload.
+const ENCODED: usize = 80;
+
+/// An ask or its answer, which has the same id.
+#[derive(Serialize, Deserialize)]
+struct Frame {
+    id: u32,
+    payload: Payload,
+}
+
+/// Turns bytes into frames and back.
+struct Frames(LengthDelimitedCodec);
+
+impl Frames {
+    fn new() -> Frames {
+        Frames(LengthDelimitedCodec::new())
+    }
+
+    #[inline]
+    fn next(&mut self, input: &mut BytesMut) -> Result<Option<Frame>, Error> {
+        let Some(bytes) = self.0.decode(input)? else { return Ok(None) };
+        Ok(Some(postcard::from_bytes(&bytes)?))
+    }
+
+    #[inline]
+    fn put(&mut self, frame: &Frame, output: &mut BytesMut) -> Result<(), Error> {
+        let mut encoded = [0; ENCODED];
+        let encoded: &[u8] = postcard::to_slice(frame, &mut encoded)?;
+        Ok(self.0.encode(encoded, output)?)
+    }
+}
+
+/// The answering end.
+pub(super) struct Answering(Frames);
+
+impl Answering {
+    pub(super) fn new() -> Answering {
+        Answering(Frames::new())
+    }
+
+    /// Answers all whole frames of `input` into `output`.
+    pub(super) fn take(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<(), Error> {
+        while let Some(frame) = self.0.next(input)? {
+            self.0.put(&frame, output)?;
+        }
+        Ok(())
+    }
+}
+
+/// The asking end: as many asks in flight as the window says.
+pub(super) struct Asking {
+    frames: Frames,
+    meter: TimedMeter,
+    /// By id: what is in flight, and since when.
+    in_flight: Vec<(Payload, Instant)>,
+    /// Counts the asks, so that no two are alike.
+    asked: u64,
+}
+
+impl Asking {
+    /// Puts the first asks into `output`.
+    pub(super) fn start(run: &Run, output: &mut BytesMut) -> Result<Asking, Error> {
+        let meter = TimedMeter::start(run.span)?;
+        let now = Instant::now();
+        let in_flight = vec![(Payload::numbered(0), now); run.window];
+        let mut asking = Asking { frames: Frames::new(), meter, in_flight, asked: 0 };
+        for id in 0..run.window {
+            asking.ask(id, now, output)?;
+        }
+        Ok(asking)
+    }
+
+    /// Checks all answers in `input` and puts the next asks into `output`; false means the time is over.
+    pub(super) fn take(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<bool, Error> {
+        while let Some(Frame { id, payload }) = self.frames.next(input)? {
+            let id = id as usize;
+            let (asked, sent) = *self.in_flight.get(id).ok_or("an answer has an unknown id")?;
+            if payload != asked {
+                return Err(differs());
+            }
+            let now = Instant::now();
+            if !self.meter.record(sent, now) {
+                return Ok(false);
+            }
+            self.ask(id, now, output)?;
+        }
+        Ok(true)
+    }
+
+    fn ask(&mut self, id: usize, now: Instant, output: &mut BytesMut) -> Result<(), Error> {
+        let payload = Payload::numbered(self.asked);
+        self.asked += 1;
+        self.in_flight[id] = (payload, now);
+        self.frames.put(&Frame { id: id as u32, payload }, output)
+    }
+
+    /// What was counted.
+    pub(super) fn into_meter(self) -> Meter {
+        self.meter.into_meter()
+    }
+}
