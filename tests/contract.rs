@@ -234,8 +234,11 @@ async fn play(subject: EndpointRef, mortal: EndpointRef) -> Vec<(&'static str, S
         ("a message that nobody handles", of(&subject, Unknown).await),
         ("no answer in time", outcome(subject.ask_within(Hang, brief).await)),
     ];
-    // One is being handled and four wait: the inbox is full.
-    let hanging: Vec<_> = (0..5).map(|_| subject.ask(Hang)).collect();
+    // When the other endpoint of that core has answered, one is being handled; with the fifth, four wait: the inbox is
+    // full.
+    let mut hanging: Vec<_> = (0..4).map(|_| subject.ask(Hang)).collect();
+    mortal.ask(Echo("now?".into())).await.unwrap();
+    hanging.push(subject.ask(Hang));
     outcomes.push(("a full inbox", of(&subject, Echo("too much".into())).await));
     drop(hanging);
     outcomes.push(("room again", of(&subject, Echo("hello".into())).await));
