@@ -84,8 +84,9 @@ impl RpcEnv {
     }
 
     /// Stops an endpoint of this env: its name is free at once, messages that are queued are handled, then `on_stop`
-    /// runs. The endpoint is meant, not its name: a ref to an earlier holder stops nobody else. False if it is not of
-    /// this env or has been stopped before.
+    /// runs. Its core refuses messages as soon as it learns of this: at once if this is called there, otherwise what other
+    /// cores send meanwhile may still be handled. The endpoint is meant, not its name: a ref to an earlier holder stops
+    /// nobody else. False if it is not of this env or has been stopped before.
     pub fn stop(&self, endpoint: &EndpointRef) -> bool {
         match endpoint.destination() {
             Destination::Env { id, .. } if endpoint.belongs_to(&self.0.node) => self.0.node.stop(*id),

@@ -107,7 +107,6 @@ impl ReplyPath for Shard {
     }
 
     fn stop(&self, endpoint: EndpointId) {
-        self.dispatcher.stop(endpoint);
         self.node.stop(endpoint);
     }
 

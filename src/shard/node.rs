@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::config::Config;
 use super::counters::{Published, Snapshot};
+use super::current;
 use super::ended::Ended;
 use super::isolated::Isolated;
 use super::lanes::{LaneEnds, LaneItem};
@@ -257,6 +258,10 @@ impl Node {
 
     /// Stops every instance of an endpoint and frees its name; false if it had none, having been stopped before.
     pub fn stop(&self, id: EndpointId) -> bool {
+        // At once where that can be: who hears of the stop from a handler on this core finds the endpoint closed.
+        if let Some(shard) = current::get().filter(|shard| std::ptr::eq(&*shard.node, self)) {
+            shard.dispatcher.stop(id);
+        }
         let known = self.directory.unname(id);
         if known {
             self.stop_instances(id);
