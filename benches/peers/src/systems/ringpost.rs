@@ -98,7 +98,7 @@ fn stop(envs: &[RpcEnv]) -> Result<(), Error> {
         env.shutdown(SHUTDOWN);
     }
     for env in envs {
-        if !env.await_termination_for(2 * SHUTDOWN)? {
+        if !env.await_termination_within(2 * SHUTDOWN)? {
             return Err(format!("env {} has not stopped within {:?}", env.name(), 2 * SHUTDOWN).into());
         }
     }
