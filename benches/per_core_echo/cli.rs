@@ -15,12 +15,12 @@ Echo through ringpost, beside the floor under it, in one table.
 
 Usage: cargo bench --bench per_core_echo -- [OPTIONS]
 
-  --path LIST        of tcp, mesh, local                     [tcp,mesh,local]
+  --path LIST        of tcp, unix, mesh, local               [tcp,unix,mesh,local]
   --idle LIST        of adaptive, spin, park; local takes one [adaptive,spin,park]
   --cores N          half ask, half answer; local uses one   [2]
-  --connections N    TCP connections, shared among the asking cores, at least one for each
+  --connections N    connections, shared among the asking cores, at least one for each
                                                              [one per asking core]
-  --window LIST      asks in flight: per connection over TCP, per asking core else
+  --window LIST      asks in flight: per connection, or per asking core without any
                                                              [1,64,512]
   --payload BYTES    0, 16, 64, 128, 256, 1024 and 4096 need no memory of their own; other sizes
                      are carried by `Bytes`, whose allocations are counted
@@ -36,7 +36,7 @@ Usage: cargo bench --bench per_core_echo -- [OPTIONS]
 const MOST_IN_FLIGHT: usize = 65_536;
 /// Stays below the default frame limit of 16 MiB.
 const LARGEST_PAYLOAD: usize = 8 << 20;
-/// The loopback addresses 127.0.x.y that a server can be reached under.
+/// The loopback addresses 127.0.x.y that a server can be reached under, or names of its Unix socket.
 const MOST_CONNECTIONS: usize = 10_000;
 /// As many as fit into the 16 bits of a core number with ease.
 const MOST_CORES: usize = 1024;
@@ -142,7 +142,7 @@ fn list<T: PartialEq>(text: &str, item: impl Fn(&str) -> Result<T, Error>) -> Re
     Ok(items)
 }
 
-fn named<T: Copy>(all: [T; 3], name: fn(T) -> &'static str, wanted: &str) -> Result<T, Error> {
+fn named<T: Copy, const N: usize>(all: [T; N], name: fn(T) -> &'static str, wanted: &str) -> Result<T, Error> {
     let found = all.into_iter().find(|&item| name(item) == wanted);
     found.ok_or_else(|| format!("'{wanted}' is none of {}", all.map(name).join(", ")).into())
 }

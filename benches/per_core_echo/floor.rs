@@ -11,9 +11,11 @@ mod pipelined;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread::{self, ScopedJoinHandle};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::Error;
 use crate::cpus::Cpus;
-use crate::plan::{FloorKind, Run};
+use crate::plan::{FloorKind, Path, Run};
 use crate::sample::{Meter, Sample, Span};
 
 /// Runs the floor that stands beside `run` for as long as `span` says, one pair of threads per pair of cores.
@@ -30,17 +32,17 @@ fn measure_pair(kind: FloorKind, run: &Run, pair: usize, span: Span, cpus: &Cpus
     let at = Pair { cpus, asking: pair, answering: run.pairs() + pair };
     match kind {
         FloorKind::NonBlocking => {
-            let (near, far) = connect()?;
+            let (near, far) = connect(run.path)?;
             near.set_nonblocking(true)?;
             far.set_nonblocking(true)?;
             at.run(|| ping_pong::ask(near, run.payload, span), || ping_pong::answer(far, run.payload))
         }
         FloorKind::Blocking => {
-            let (near, far) = connect()?;
+            let (near, far) = connect(run.path)?;
             at.run(|| ping_pong::ask(near, run.payload, span), || ping_pong::answer(far, run.payload))
         }
         FloorKind::Pipelined => {
-            let pairs: Result<Vec<_>, Error> = (0..run.connections_of(pair)).map(|_| connect()).collect();
+            let pairs: Result<Vec<_>, Error> = (0..run.connections_of(pair)).map(|_| connect(run.path)).collect();
             let (near, far) = pairs?.into_iter().unzip();
             at.run(|| pipelined::ask(near, run.window, run.payload, span), || pipelined::answer(far))
         }
@@ -80,12 +82,15 @@ fn join<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
     thread.join().unwrap_or_else(|_| Err("a thread of the floor panicked".into()))
 }
 
-/// Both ends of a fresh loopback connection without Nagle's delay.
-fn connect() -> Result<(TcpStream, TcpStream), Error> {
+/// Both ends of a fresh connection; one of TCP goes over loopback, without Nagle's delay.
+fn connect(path: Path) -> Result<(Socket, Socket), Error> {
+    if path == Path::Unix {
+        return Ok(Socket::pair(Domain::UNIX, Type::STREAM, None)?);
+    }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let near = TcpStream::connect(listener.local_addr()?)?;
     let (far, _) = listener.accept()?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
-    Ok((near, far))
+    Ok((near.into(), far.into()))
 }

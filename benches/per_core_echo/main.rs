@@ -7,6 +7,7 @@
 mod alloc;
 mod cli;
 mod cpus;
+mod doors;
 mod floor;
 mod json;
 mod message;

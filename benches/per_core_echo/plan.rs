@@ -11,6 +11,8 @@ use crate::sample::Span;
 pub(crate) enum Path {
     /// To another env, over a loopback connection.
     Tcp,
+    /// To another env, over a Unix socket.
+    Unix,
     /// To another core of the same env.
     Mesh,
     /// To an endpoint on the asking core.
@@ -19,15 +21,21 @@ pub(crate) enum Path {
 
 impl Path {
     /// All of them, in the order of the table.
-    pub(crate) const ALL: [Path; 3] = [Path::Tcp, Path::Mesh, Path::Local];
+    pub(crate) const ALL: [Path; 4] = [Path::Tcp, Path::Unix, Path::Mesh, Path::Local];
 
     /// Its name on the command line and in the output.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Path::Tcp => "tcp",
+            Path::Unix => "unix",
             Path::Mesh => "mesh",
             Path::Local => "local",
         }
+    }
+
+    /// Whether it goes through sockets.
+    pub(crate) fn has_connections(self) -> bool {
+        matches!(self, Path::Tcp | Path::Unix)
     }
 }
 
@@ -88,9 +96,9 @@ pub(crate) struct Run {
     pub(crate) idle: IdlePolicy,
     /// Cores in all; half of them ask, unless there is only one.
     pub(crate) cores: usize,
-    /// Only TCP has connections.
+    /// None where no sockets are.
     pub(crate) connections: Option<usize>,
-    /// Asks in flight: per connection over TCP, per asking core else.
+    /// Asks in flight: per connection over sockets, per asking core else.
     pub(crate) window: usize,
     /// Bytes echoed.
     pub(crate) payload: usize,
@@ -102,9 +110,9 @@ impl Run {
         match self.path {
             Path::Local => None,
             Path::Mesh => Some(FloorKind::CacheLine),
-            Path::Tcp if !self.is_ping_pong() => Some(FloorKind::Pipelined),
-            Path::Tcp if self.idle == IdlePolicy::Park => Some(FloorKind::Blocking),
-            Path::Tcp => Some(FloorKind::NonBlocking),
+            _ if !self.is_ping_pong() => Some(FloorKind::Pipelined),
+            _ if self.idle == IdlePolicy::Park => Some(FloorKind::Blocking),
+            _ => Some(FloorKind::NonBlocking),
         }
     }
 
@@ -186,7 +194,7 @@ fn runs(options: &Options) -> Vec<Run> {
             }
             for &window in &options.windows {
                 let cores = if path == Path::Local { 1 } else { options.cores };
-                let connections = (path == Path::Tcp).then_some(options.connections);
+                let connections = path.has_connections().then_some(options.connections);
                 runs.push(Run { path, idle, cores, connections, window, payload: options.payload });
             }
         }

@@ -1,20 +1,20 @@
-//! The asks that are measured: over TCP, across cores, on one core.
+//! The asks that are measured: over sockets, across cores, on one core.
 //!
 //! Each asking core runs one task per ask in flight; each task asks, waits for the reply, asks again. The first task of
 //! a core keeps the time for all of them: it asks through the warm-up, reads the counters, opens the meter, asks
 //! through the counted time, closes the meter and reads the counters again, while its neighbours ask on.
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringpost::{Address, CoreSet, EndpointRef, Idle, RpcEnv};
+use ringpost::{CoreSet, EndpointRef, Idle, RpcEnv};
 
 use crate::Error;
 use crate::alloc::thread_allocs;
 use crate::cpus::Cpus;
+use crate::doors::Doors;
 use crate::message::{Allocations, AnyPayload, Counter, Echo, Echoed, Payload};
 use crate::plan::{IdlePolicy, Path, Run};
 use crate::sample::{Meter, Sample, Span};
@@ -49,41 +49,44 @@ struct Stage {
     targets: Vec<Vec<EndpointRef>>,
     /// One for each answering core that does not ask as well.
     counters: Vec<EndpointRef>,
+    /// Kept until the envs have stopped.
+    _doors: Option<Doors>,
 }
 
 impl Stage {
     fn set(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
         match run.path {
-            Path::Tcp => Stage::tcp(run, cpus),
+            Path::Tcp | Path::Unix => Stage::remote(run, cpus),
             Path::Mesh => Stage::mesh(run, cpus),
             Path::Local => Stage::local(run, cpus),
         }
     }
 
-    fn tcp(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
+    fn remote(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
         let pairs = run.pairs();
+        let doors = Doors::new(run.path, run.connections.unwrap_or(1))?;
         let server = RpcEnv::builder("bench-server")
             .cores(core_set(cpus, pairs..2 * pairs))
             .idle(idle(run.idle))
-            .bind("0.0.0.0:0")
+            .bind(doors.bind())
             .start()?;
         server.register_per_core("echo", |_core| Echo)?;
         for core in 0..pairs {
             server.register_on(core, &format!("counter-{core}"), || Counter)?;
         }
-        let port = server.address().and_then(Address::port).ok_or("the server has no port")?;
         let client = RpcEnv::builder("bench-client").cores(core_set(cpus, 0..pairs)).idle(idle(run.idle)).start()?;
-        let reference = |name: &str, host: Ipv4Addr| client.endpoint_ref(&format!("ringpost://{name}@{host}:{port}"));
-        // Each address is a peer of its own, so each reference below has a connection of its own.
-        let mut hosts = (0..).map(loopback);
+        // Each address is a peer of its own, so each reference to `echo` has a connection of its own.
+        let addresses = doors.addresses(&server)?;
+        let reference = |name: &str, address: &str| client.endpoint_ref(&format!("ringpost://{name}@{address}"));
+        let mut unused = addresses.iter();
         let mut targets = Vec::new();
         for pair in 0..pairs {
-            let hosts = hosts.by_ref().take(run.connections_of(pair));
-            targets.push(hosts.map(|host| reference("echo", host)).collect::<Result<Vec<_>, _>>()?);
+            let mine = unused.by_ref().take(run.connections_of(pair));
+            targets.push(mine.map(|address| reference("echo", address)).collect::<Result<Vec<_>, _>>()?);
         }
-        let counters = (0..pairs).map(|core| reference(&format!("counter-{core}"), loopback(0)));
+        let counters = (0..pairs).map(|core| reference(&format!("counter-{core}"), &addresses[0]));
         let counters = counters.collect::<Result<Vec<_>, _>>()?;
-        Ok(Stage { envs: vec![Arc::new(client), Arc::new(server)], targets, counters })
+        Ok(Stage { envs: vec![Arc::new(client), Arc::new(server)], targets, counters, _doors: Some(doors) })
     }
 
     fn mesh(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
@@ -95,13 +98,13 @@ impl Stage {
             targets.push(vec![env.register_on(core, &format!("echo-{core}"), || Echo)?]);
             counters.push(env.register_on(core, &format!("counter-{core}"), || Counter)?);
         }
-        Ok(Stage { envs: vec![Arc::new(env)], targets, counters })
+        Ok(Stage { envs: vec![Arc::new(env)], targets, counters, _doors: None })
     }
 
     fn local(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
         let env = RpcEnv::builder("bench").cores(core_set(cpus, 0..1)).idle(idle(run.idle)).start()?;
         let targets = vec![vec![env.register_on(0, "echo", || Echo)?]];
-        Ok(Stage { envs: vec![Arc::new(env)], targets, counters: Vec::new() })
+        Ok(Stage { envs: vec![Arc::new(env)], targets, counters: Vec::new(), _doors: None })
     }
 
     /// Waits until all cores have ended: one that still runs would take its CPU from the next measurement.
@@ -128,11 +131,6 @@ fn idle(policy: IdlePolicy) -> Idle {
         IdlePolicy::Spin => Idle::Spin,
         IdlePolicy::Park => Idle::Park,
     }
-}
-
-/// 127.0.0.1, 127.0.0.2 and so on, without the last bytes 0 and 255.
-fn loopback(index: usize) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, (index / 254) as u8, (index % 254 + 1) as u8)
 }
 
 fn ask_on_all<M: Echoed>(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error> {

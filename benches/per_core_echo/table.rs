@@ -102,11 +102,11 @@ fn legend(rows: &[Row]) -> String {
 fn meaning(kind: FloorKind) -> &'static str {
     match kind {
         FloorKind::NonBlocking => {
-            "tcp, 1 in flight, adaptive and spin: send/recv ping-pong on non-blocking sockets, both sides spin"
+            "sockets, 1 in flight, adaptive and spin: send/recv ping-pong on non-blocking sockets, both sides spin"
         }
-        FloorKind::Blocking => "tcp, 1 in flight, park: send/recv ping-pong on blocking sockets",
+        FloorKind::Blocking => "sockets, 1 in flight, park: send/recv ping-pong on blocking sockets",
         FloorKind::Pipelined => {
-            "tcp, more in flight: raw bytes of as many frames echoed in large reads, both sides spin"
+            "sockets, more in flight: raw bytes of as many frames echoed in large reads, both sides spin"
         }
         FloorKind::CacheLine => {
             "mesh: numbers through as many cache lines shared by two pinned threads, both sides spin"

@@ -4,14 +4,15 @@
 //! `WouldBlock` and is called again at once. A failed side closes its socket, which ends the other.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::time::Instant;
+
+use socket2::Socket;
 
 use crate::Error;
 use crate::sample::{Meter, Span, TimedMeter};
 
 /// Sends `payload` bytes (at least one), waits for as many, until the time is over.
-pub(super) fn ask(mut socket: TcpStream, payload: usize, span: Span) -> Result<Meter, Error> {
+pub(super) fn ask(mut socket: Socket, payload: usize, span: Span) -> Result<Meter, Error> {
     let mut message = vec![0x5a; payload.max(1)];
     let mut meter = TimedMeter::start(span)?;
     let mut sent = Instant::now();
@@ -29,7 +30,7 @@ pub(super) fn ask(mut socket: TcpStream, payload: usize, span: Span) -> Result<M
 }
 
 /// Sends back what comes until the asking side closes.
-pub(super) fn answer(mut socket: TcpStream, payload: usize) -> Result<(), Error> {
+pub(super) fn answer(mut socket: Socket, payload: usize) -> Result<(), Error> {
     let mut message = vec![0; payload.max(1)];
     while receive(&mut socket, &mut message)? {
         send(&mut socket, &message)?;
@@ -38,7 +39,7 @@ pub(super) fn answer(mut socket: TcpStream, payload: usize) -> Result<(), Error>
 }
 
 #[inline]
-fn send(socket: &mut TcpStream, message: &[u8]) -> Result<(), Error> {
+fn send(socket: &mut Socket, message: &[u8]) -> Result<(), Error> {
     let mut done = 0;
     while done < message.len() {
         match socket.write(&message[done..]) {
@@ -52,7 +53,7 @@ fn send(socket: &mut TcpStream, message: &[u8]) -> Result<(), Error> {
 
 /// Fills `message`; false if the other side closed.
 #[inline]
-fn receive(socket: &mut TcpStream, message: &mut [u8]) -> Result<bool, Error> {
+fn receive(socket: &mut Socket, message: &mut [u8]) -> Result<bool, Error> {
     let mut done = 0;
     while done < message.len() {
         match socket.read(&mut message[done..]) {

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::io::{Error as IoError, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::time::Instant;
+
+use socket2::Socket;
 
 use crate::Error;
 use crate::sample::{Meter, Span, TimedMeter};
@@ -18,7 +19,7 @@ const HEADER: usize = 24;
 const CHUNK: usize = 512 << 10;
 
 struct Asking {
-    socket: TcpStream,
+    socket: Socket,
     /// Bytes of frames already begun that are not yet in the socket.
     unsent: usize,
     /// Bytes back that make no whole frame yet.
@@ -28,7 +29,7 @@ struct Asking {
 }
 
 /// Keeps `window` frames in flight on every socket until the time is over.
-pub(super) fn ask(sockets: Vec<TcpStream>, window: usize, payload: usize, span: Span) -> Result<Meter, Error> {
+pub(super) fn ask(sockets: Vec<Socket>, window: usize, payload: usize, span: Span) -> Result<Meter, Error> {
     let frame = HEADER + payload;
     let outgoing = vec![0x5a; CHUNK];
     let mut incoming = vec![0; CHUNK];
@@ -64,9 +65,9 @@ pub(super) fn ask(sockets: Vec<TcpStream>, window: usize, payload: usize, span: 
 }
 
 /// Sends back what comes on any socket until the asking side closes them.
-pub(super) fn answer(sockets: Vec<TcpStream>) -> Result<(), Error> {
+pub(super) fn answer(sockets: Vec<Socket>) -> Result<(), Error> {
     struct Answering {
-        socket: TcpStream,
+        socket: Socket,
         buffer: Vec<u8>,
         /// How much of the buffer came in, and how much of that went out again.
         filled: usize,
