@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::future::poll_fn;
+use std::mem;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::echo::{cut, echo_blocking, echo_once, host, on_core, refer};
-use common::{LIMIT, bounded, builder, config, eventually};
+use common::{LIMIT, bounded, builder, client, config, end, eventually, turn};
 use ringpost::{Config, CoreSet, Feature, Idle, RpcEnv};
 
 /// A server and a client, each with one core, on two CPUs if there are two.
@@ -110,5 +113,29 @@ fn cores_wake_each_other_without_any_feature() {
             assert!(total.wakes_sent > 0 && total.wakes_failed == 0, "{total:?}");
             cut([env]);
         }
+    });
+}
+
+#[test]
+fn a_task_that_wakes_itself_gives_its_core_a_turn() {
+    bounded(|| {
+        const YIELDS: u64 = 100;
+        let env = client(1);
+        let yields = || async {
+            for _ in 0..YIELDS {
+                let mut yielded = false;
+                poll_fn(|cx| {
+                    cx.waker().wake_by_ref();
+                    if mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+        };
+        on_core(&env, yields);
+        turn(&env);
+        turn(&env);
+        let turns = env.snapshot().total().turns;
+        assert!(turns >= YIELDS, "{turns}");
+        end(&env);
     });
 }

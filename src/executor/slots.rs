@@ -94,15 +94,15 @@ impl Slots {
         }
     }
 
-    /// Puts it back, or returns it if the slot is gone.
+    /// Puts it back and tells whether it is queued again, or returns it if the slot is gone.
     #[inline]
-    pub(super) fn put_back(&mut self, key: WakeKey, cell: FutureCell) -> Option<FutureCell> {
+    pub(super) fn put_back(&mut self, key: WakeKey, cell: FutureCell) -> Result<bool, FutureCell> {
         match self.get(key) {
             Some(slot) => {
                 slot.body = Body::Task(cell);
-                None
+                Ok(slot.queued)
             }
-            None => Some(cell),
+            None => Err(cell),
         }
     }
 

@@ -42,6 +42,8 @@ pub enum Ready {
 pub enum Polled {
     /// The task waits.
     Pending,
+    /// The task waits for its next turn only: it was woken while it was polled, and is queued again.
+    Yielded,
     /// The task has ended, was aborted meanwhile, or there was none to poll.
     Done,
     /// The task has panicked with this text and is gone.
@@ -109,7 +111,7 @@ impl Executor {
         let mut cell = self.spares.borrow_mut().pop().unwrap_or_default();
         cell.put(future);
         let key = self.slots.borrow_mut().insert(Body::Task(cell));
-        Ok((self.poll(key) == Polled::Pending).then_some(key))
+        Ok(matches!(self.poll(key), Polled::Pending | Polled::Yielded).then_some(key))
     }
 
     /// Gives something that is run elsewhere, an endpoint, a key and a place in the ready queue; not queued yet.
@@ -159,10 +161,11 @@ impl Executor {
         let waker = waker::waker(key);
         let polled = catch_unwind(AssertUnwindSafe(|| cell.poll(&mut Context::from_waker(&waker))));
         if let Ok(Poll::Pending) = polled {
-            let aborted = self.slots.borrow_mut().put_back(key, cell);
-            return match aborted {
-                None => Polled::Pending,
-                Some(cell) => {
+            let put_back = self.slots.borrow_mut().put_back(key, cell);
+            return match put_back {
+                Ok(false) => Polled::Pending,
+                Ok(true) => Polled::Yielded,
+                Err(cell) => {
                     self.discard(cell);
                     Polled::Done
                 }

@@ -16,7 +16,7 @@ use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::reply_path::ReplyPath;
 use crate::executor::idle::{Idle, IdleState, SpinFor};
-use crate::executor::tasks::Ready;
+use crate::executor::tasks::{Polled, Ready};
 use crate::net::connection::End;
 use crate::net::connection_id::ConnectionId;
 use crate::net::remote::{DialTo, Remote};
@@ -231,10 +231,16 @@ impl Core {
 
     fn run_ready(&mut self) -> bool {
         let mut happened = false;
-        for _ in 0..READY_PER_TURN {
+        let mut left = READY_PER_TURN;
+        while left > 0 {
+            left -= 1;
             match self.shard.executor.pop() {
                 Some(Ready::Task(key)) => {
-                    self.shard.executor.poll(key);
+                    // One that wakes itself lets everything else have its turn, the ring too: what is queued before it
+                    // is all that still runs.
+                    if self.shard.executor.poll(key) == Polled::Yielded {
+                        left = left.min(self.shard.executor.ready_len().saturating_sub(1));
+                    }
                 }
                 Some(Ready::External(endpoint)) => {
                     self.shard.dispatcher.run(endpoint, self.messages_per_endpoint, &self.path);
