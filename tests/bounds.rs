@@ -11,6 +11,7 @@ use common::gate::{Event, Gate, pass};
 use common::scene::{Distance, Scene, at, at_every_distance};
 use common::{bounded, builder, client, config, end, eventually, kind};
 use futures::executor::block_on;
+use futures::future::join_all;
 use ringpost::{
     Ask, AskError, Asking, CallContext, Config, CoreSnapshot, Endpoint, EndpointRef, Handle, HandleSync, HandlerError,
     Handlers, JoinError, RpcEnv, SendError, SpawnError, message,
@@ -120,6 +121,22 @@ fn overloaded<T: Debug>(outcome: Result<T, AskError>, queue: &str, setting: &str
     assert_eq!(kind(&error), "Overloaded", "{error}");
     let text = error.to_string();
     assert!(text.contains(queue) && text.contains(setting), "{text}");
+}
+
+#[test]
+fn an_idle_endpoint_needs_no_inbox_for_what_another_core_or_a_peer_sends() {
+    bounded(|| {
+        for distance in [Distance::Lane, Distance::Peer, Distance::PeerLane] {
+            at(distance, Config { inbox_messages: 1, ..config() }, |scene| {
+                let worker = scene.place("worker", Worker::default);
+                let counts = scene.run(move || join_all((0..24).map(move |_| worker.ask(Count))));
+                assert!(
+                    counts.into_iter().map(Result::unwrap).eq(0..24),
+                    "in order, and none refused, at {distance:?}"
+                );
+            });
+        }
+    });
 }
 
 #[test]

@@ -47,8 +47,8 @@ pub struct DispatchStats {
 
 /// The endpoints of one core.
 ///
-/// A message for an idle endpoint from a peer is handled where it lies; every other message waits in the inbox, and
-/// the endpoint's turn comes through the executor's ready queue, in line with the tasks. No table is borrowed
+/// A message for an idle endpoint from a peer or another core is handled at once, where it lies; every other message waits
+/// in the inbox, and the endpoint's turn comes through the executor's ready queue, in line with the tasks. No table is borrowed
 /// while user code runs.
 pub struct Dispatcher {
     pub(super) slots: RefCell<Vec<Option<Rc<Slot>>>>,
@@ -182,13 +182,25 @@ impl Dispatcher {
         path: &Rc<dyn ReplyPath>,
     ) {
         let Some(slot) = self.accepting(id, call, path) else { return };
-        if slot.phase.get() == Phase::Idle && slot.inbox.borrow().is_empty() && slot.may_begin(message) {
+        if slot.is_free_for(message) {
             self.handle(&slot, call, message, Payload::Bytes(bytes), path);
             return;
         }
         let mut body = self.spares.borrow_mut().take();
         body.extend_from_slice(bytes);
         self.queue(&slot, Envelope { call, message, body: Body::Bytes(body) }, path);
+    }
+
+    /// Delivers a message of another core: handled at once if its endpoint is idle and `now` allows it.
+    #[inline]
+    pub fn deliver_moved(&self, id: EndpointId, mut envelope: Envelope, now: bool, path: &Rc<dyn ReplyPath>) {
+        let Some(slot) = self.accepting(id, envelope.call, path) else { return };
+        if now && slot.is_free_for(envelope.message) {
+            self.handle(&slot, envelope.call, envelope.message, envelope.body.payload(), path);
+            self.recycle(envelope.body);
+        } else if !self.has_expired(&envelope.call, path) {
+            self.queue(&slot, envelope, path);
+        }
     }
 
     /// Delivers a message into its endpoint's inbox.

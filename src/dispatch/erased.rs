@@ -31,7 +31,7 @@ use crate::wire::message::{Ask, Message, MessageId};
 /// A message as it reaches its endpoint.
 pub enum Payload<'a> {
     /// Moved here by a core of this env.
-    Value(Parcel),
+    Value(&'a mut Parcel),
     /// As it lies in a receive buffer.
     Bytes(&'a [u8]),
 }
@@ -325,8 +325,8 @@ pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(
 #[inline]
 fn open<M: Message>(payload: Payload<'_>, responder: Responder) -> Option<(M, Responder)> {
     let opened = match payload {
-        Payload::Value(parcel) => parcel.take::<M>().map_err(|other| {
-            let name = other.type_name();
+        Payload::Value(parcel) => parcel.remove::<M>().ok_or_else(|| {
+            let name = parcel.type_name();
             format!("{name} and {} share the message id of {:?}", std::any::type_name::<M>(), M::NAME)
         }),
         Payload::Bytes(bytes) => codec::decode::<M>(bytes).map_err(|error| error.to_string()),

@@ -31,9 +31,10 @@ pub enum Body {
 
 impl Body {
     /// As the handler takes it.
+    #[inline]
     pub fn payload(&mut self) -> Payload<'_> {
         match self {
-            Body::Value(parcel) => Payload::Value(std::mem::replace(parcel, Parcel::new(()))),
+            Body::Value(parcel) => Payload::Value(parcel),
             Body::Bytes(bytes) => Payload::Bytes(bytes),
         }
     }

@@ -59,9 +59,15 @@ impl Slot {
         requests
     }
 
+    /// Whether this message may be handled now: no other waits, and no handler is in its way.
+    #[inline]
+    pub(super) fn is_free_for(&self, message: MessageId) -> bool {
+        self.phase.get() == Phase::Idle && self.inbox.borrow().is_empty() && self.may_begin(message)
+    }
+
     /// Whether this message may be handled now, as far as the handlers in flight are concerned.
     #[inline]
-    pub(super) fn may_begin(&self, message: MessageId) -> bool {
+    fn may_begin(&self, message: MessageId) -> bool {
         match &self.in_flight {
             None => true,
             Some(in_flight) => in_flight.may_begin(self.endpoint.is_shared(message)),

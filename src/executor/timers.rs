@@ -125,6 +125,9 @@ impl TimerWheel {
     /// Earlier ticks come first; within a tick the order is open. A `now` before the last one counts as that.
     pub fn expire(&mut self, now: u64, fired: &mut Vec<u64>) {
         let until = (now >> TICK_BITS).max(self.now);
+        if until == self.now && self.lists[DUE].first == NONE {
+            return;
+        }
         self.empty(DUE, fired);
         while let Some((list, start)) = self.next_slot()
             && start <= until

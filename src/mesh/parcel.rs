@@ -144,6 +144,18 @@ impl Parcel {
         Ok(unsafe { Of::<T>::unpack(&mut emptied.space) })
     }
 
+    /// Unpacks the value from where it lies, and leaves `()` there; none, and nothing changes, if it is not a `T`.
+    #[inline]
+    pub fn remove<T: 'static>(&mut self) -> Option<T> {
+        if !self.is::<T>() {
+            return None;
+        }
+        self.kind = Of::<()>::KIND;
+        // SAFETY: `is` compared the very type that `new` was called with. Nobody reads the value again: from now on
+        // the parcel holds a `()`, which takes up no space.
+        Some(unsafe { Of::<T>::unpack(&mut self.space) })
+    }
+
     /// The value where it lies; none if it is not a `T`.
     pub fn get<T: 'static>(&self) -> Option<&T> {
         // SAFETY: `is` compares the very type that `new` was called with, and only `take`, which consumes the parcel,

@@ -14,6 +14,17 @@ fn there_and_back<const N: usize>() {
 }
 
 #[test]
+fn a_value_is_removed_from_where_it_lies_once_and_by_its_own_type_only() {
+    let item = Arc::new(());
+    let mut parcel = Parcel::new(item.clone());
+    assert!(parcel.remove::<u8>().is_none());
+    assert!(parcel.remove::<Arc<()>>().is_some_and(|removed| Arc::ptr_eq(&removed, &item)));
+    assert!(parcel.remove::<Arc<()>>().is_none() && parcel.is::<()>());
+    drop(parcel);
+    assert_eq!(Arc::strong_count(&item), 1, "nothing is left to be dropped");
+}
+
+#[test]
 fn values_of_all_sizes_come_back() {
     there_and_back::<0>();
     there_and_back::<1>();

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::lanes::LaneItem;
 use super::node::{Ending, Injected};
 use super::placement::HandedOver;
 use super::shard::{Action, Shard};
@@ -55,11 +54,12 @@ pub struct Core {
     pub(super) idle: IdleState,
     /// Since when nothing has happened.
     pub(super) resting: Option<u64>,
+    /// The clock was read while there was nothing to do, so that the next turn need not.
+    pub(super) knows_time: bool,
     /// Each message may block an isolated core: it looks at the clock and at what was cancelled before the next.
     messages_per_endpoint: usize,
     completions: Vec<Completion>,
     injected: VecDeque<Injected>,
-    arrived: Vec<LaneItem>,
     fired: Vec<u64>,
     /// What this core has told the others.
     ending: Ending,
@@ -78,13 +78,13 @@ impl Core {
             path: shard.path(),
             idle: IdleState::new(if isolated { Idle::Park } else { shard.node.config.idle }),
             resting: None,
+            knows_time: false,
             messages_per_endpoint: if isolated { 1 } else { MESSAGES_PER_ENDPOINT },
             ring,
             shard,
             listener,
             completions: Vec::with_capacity(256),
             injected: VecDeque::new(),
-            arrived: Vec::with_capacity(MESSAGES_PER_LANE),
             fired: Vec::new(),
             ending: Ending::Draining,
         }
@@ -122,17 +122,27 @@ impl Core {
 
     /// One turn without its sends; true if anything happened.
     fn turn(&mut self) -> bool {
-        self.shard.tick();
-        self.ring.reap(&mut self.completions);
-        let mut happened = !self.completions.is_empty();
-        let mut completions = std::mem::take(&mut self.completions);
-        completions.drain(..).for_each(|completion| self.on_completion(completion));
-        self.completions = completions;
+        if !std::mem::take(&mut self.knows_time) {
+            self.shard.tick();
+        }
+        let mut happened = self.take_completions();
         happened |= self.take_injected();
         happened |= self.take_lanes();
         happened |= self.run_ready();
         happened |= self.fire_timers();
         self.shard.release_ended();
+        happened
+    }
+
+    fn take_completions(&mut self) -> bool {
+        if !self.ring.has_completions() {
+            return false;
+        }
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.reap(&mut completions);
+        let happened = !completions.is_empty();
+        completions.drain(..).for_each(|completion| self.on_completion(completion));
+        self.completions = completions;
         happened
     }
 
@@ -222,10 +232,7 @@ impl Core {
         if self.shard.lanes.borrow().nothing_arrived() {
             return false;
         }
-        let mut arrived = std::mem::take(&mut self.arrived);
-        self.shard.receive_lanes(MESSAGES_PER_LANE, &mut arrived);
-        arrived.drain(..).for_each(|item| self.shard.on_lane_item(item, &self.path));
-        self.arrived = arrived;
+        self.shard.receive_lanes(MESSAGES_PER_LANE, &self.path);
         true
     }
 

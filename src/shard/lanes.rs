@@ -1,11 +1,13 @@
 //! The lanes of a core, and what travels in them.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use crate::dispatch::call::Origin;
 use crate::dispatch::event::Event;
 use crate::dispatch::inbox::Envelope;
+use crate::dispatch::reply_path::ReplyPath;
 use crate::mesh::lane::{LaneReceiver, LaneSender, lane};
 use crate::mesh::parcel::Parcel;
 use crate::net::connection_id::ConnectionId;
@@ -276,28 +278,38 @@ impl Shard {
         self.lanes.borrow_mut().receivers.push(From { lane, ends });
     }
 
-    /// Takes up to `budget` items from each lane, in order.
-    pub fn receive_lanes(&self, budget: usize, into: &mut Vec<LaneItem>) {
-        let mut lanes = self.lanes.borrow_mut();
-        for From { lane, ends } in &mut lanes.receivers {
-            let waiting = lane.depth() as u64;
-            if waiting == 0 {
-                continue;
+    /// Handles what waits in the lanes to this core: up to `budget` items of each, in order.
+    pub fn receive_lanes(&self, budget: usize, path: &Rc<dyn ReplyPath>) {
+        let lanes = self.lanes.borrow().receivers.len();
+        for lane in 0..lanes {
+            let waiting = self.lanes.borrow().receivers[lane].lane.depth();
+            let items = waiting.min(budget);
+            // One at a time, since handling one may come back here.
+            for _ in 0..items {
+                let Some(item) = self.take_lane_item(lane) else { break };
+                self.on_lane_item(item, path);
             }
-            let first = into.len();
-            into.extend(std::iter::from_fn(|| lane.pop()).take(budget));
-            for item in &into[first..] {
-                let size = item.bytes();
-                if size > 0 {
-                    ends.bytes.fetch_sub(size, Ordering::Relaxed);
-                }
+            if items > 0 {
+                self.count(|counters| {
+                    counters.lane_received += items as u64;
+                    counters.lane_depth_max = counters.lane_depth_max.max(waiting as u64);
+                });
             }
-            if self.node.is_isolated(self.core) {
-                self.tell_if_stalled(ends);
-            }
-            self.count(|counters| counters.lane_depth_max = counters.lane_depth_max.max(waiting));
         }
-        self.count(|counters| counters.lane_received += into.len() as u64);
+    }
+
+    #[inline]
+    fn take_lane_item(&self, lane: usize) -> Option<LaneItem> {
+        let From { lane, ends } = &mut self.lanes.borrow_mut().receivers[lane];
+        let item = lane.pop()?;
+        let size = item.bytes();
+        if size > 0 {
+            ends.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+        if self.node.is_isolated(self.core) {
+            self.tell_if_stalled(ends);
+        }
+        Some(item)
     }
 
     /// There is room again in a lane to this core, which stood still: its sender has a turn if it has more.

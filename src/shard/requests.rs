@@ -171,17 +171,18 @@ impl Shard {
 
     /// Delivers what the other cores have sent so far: what comes after that call comes after all of it.
     pub fn deliver_arrived(self: &Rc<Self>) {
-        let mut arrived = Vec::new();
-        self.receive_lanes(self.node.config.lane_messages, &mut arrived);
-        let path = self.path();
-        arrived.into_iter().for_each(|item| self.on_lane_item(item, &path));
+        self.receive_lanes(self.node.config.lane_messages, &self.path());
     }
 
     /// Handles what another core sent.
     pub fn on_lane_item(&self, item: LaneItem, path: &Rc<dyn ReplyPath>) {
         match item {
-            LaneItem::Request { envelope, .. } if self.dispatcher.has_expired(&envelope.call, path) => {}
-            LaneItem::Request { endpoint, envelope } => self.dispatcher.deliver(endpoint, envelope, path),
+            LaneItem::Request { endpoint, envelope } => {
+                // A handler on an isolated core may block: what was sent behind its message, such as its cancellation,
+                // is taken out of the lane first.
+                let now = !self.node.is_isolated(self.core);
+                self.dispatcher.deliver_moved(endpoint, envelope, now, path);
+            }
             LaneItem::Answer { request, answer } => match answer {
                 Ok(parcel) => self.complete(AskKey(request), Ok(parcel)),
                 Err(failure) => self.fail(AskKey(request), &failure.as_failure()),

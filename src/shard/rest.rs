@@ -37,7 +37,7 @@ impl Core {
     /// Nothing is left to do: spin for a while, then sleep.
     fn rest(&mut self) -> io::Result<()> {
         let Some(until) = self.spin_until() else { return Ok(()) };
-        if until <= now() || !self.spin(until)? {
+        if until <= self.shard.clock() || !self.spin(until)? {
             self.park()?;
         }
         Ok(())
@@ -49,12 +49,19 @@ impl Core {
         if self.ring.has_completions() {
             return None;
         }
-        let began = *self.resting.get_or_insert_with(now);
+        let now = self.tick();
+        let began = *self.resting.get_or_insert(now);
         Some(match self.idle.spin_for() {
             SpinFor::No => began,
             SpinFor::Until(nanoseconds) => began.saturating_add(nanoseconds),
             SpinFor::Forever => u64::MAX,
         })
+    }
+
+    /// Reads the clock for the next turn.
+    fn tick(&mut self) -> u64 {
+        self.knows_time = true;
+        self.shard.tick()
     }
 
     /// Looks at memory until something has arrived; false if the time is up first.
@@ -72,7 +79,7 @@ impl Core {
                 return Ok(true);
             }
             if look.is_multiple_of(LOOKS_PER_CLOCK) {
-                let now = now();
+                let now = self.tick();
                 if now >= timer {
                     return Ok(true);
                 }
@@ -96,6 +103,7 @@ impl Core {
         let timer = self.shard.timers.borrow().next_deadline();
         let timeout = timer.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())));
         let waited = self.ring.wait(timeout);
+        self.knows_time = false;
         self.cancel_park();
         waited
     }
@@ -133,7 +141,7 @@ impl Core {
     /// As [`step`](Self::step).
     pub fn doze(&mut self) -> io::Result<Doze> {
         let Some(until) = self.spin_until() else { return Ok(Doze::Yield) };
-        let now = now();
+        let now = self.shard.clock();
         if now < until && (self.spin(until.min(now.saturating_add(SHARED_SPIN)))? || now + SHARED_SPIN < until) {
             return Ok(Doze::Yield);
         }
@@ -156,6 +164,7 @@ impl Core {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn rouse(&mut self) -> io::Result<()> {
+        self.knows_time = false;
         self.cancel_park();
         if self.ring.wants_enter() { self.ring.submit() } else { Ok(()) }
     }
