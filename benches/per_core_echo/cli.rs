@@ -8,6 +8,7 @@ use lexopt::prelude::*;
 
 use crate::Error;
 use crate::plan::{IdlePolicy, Path};
+use crate::schedule::Rate;
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -22,6 +23,9 @@ Usage: cargo bench --bench per_core_echo -- [OPTIONS]
                                                              [one per asking core]
   --window LIST      asks in flight: per connection, or per asking core without any
                                                              [1,64,512]
+  --rate LIST        open loop instead: so many asks a second in all, as 5000, 50k or 1.5M, or as 20% of
+                     what the largest window gives in the same run; latencies count from when an
+                     ask was due. The asking cores never rest
   --payload BYTES    0, 16, 64, 128, 256, 1024 and 4096 need no memory of their own; other sizes
                      are carried by `Bytes`, whose allocations are counted
                                                              [64]
@@ -58,6 +62,8 @@ pub(crate) struct Options {
     /// At least one per asking core.
     pub(crate) connections: usize,
     pub(crate) windows: Vec<usize>,
+    /// None for a closed loop.
+    pub(crate) rates: Vec<Rate>,
     pub(crate) payload: usize,
     /// Counted time of one side of one row, over all rounds.
     pub(crate) seconds: Option<Duration>,
@@ -74,6 +80,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         cores: 2,
         connections: 0,
         windows: vec![1, 64, 512],
+        rates: Vec::new(),
         payload: 64,
         seconds: None,
         quick: false,
@@ -99,6 +106,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
                 let window = |text: &str| number("--window", text, 1, MOST_IN_FLIGHT);
                 options.windows = list(&parser.value()?.string()?, window)?;
             }
+            Long("rate") => options.rates = list(&parser.value()?.string()?, |rate| Ok(rate.parse::<Rate>()?))?,
             Long("payload") => options.payload = number("--payload", &parser.value()?.string()?, 0, LARGEST_PAYLOAD)?,
             Long("seconds") => options.seconds = Some(seconds(&parser.value()?.string()?)?),
             Long("quick") => options.quick = true,

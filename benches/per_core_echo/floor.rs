@@ -30,6 +30,7 @@ pub(crate) fn measure(kind: FloorKind, run: &Run, span: Span, cpus: &Cpus) -> Re
 
 fn measure_pair(kind: FloorKind, run: &Run, pair: usize, span: Span, cpus: &Cpus) -> Result<Meter, Error> {
     let at = Pair { cpus, asking: pair, answering: run.pairs() + pair };
+    let window = run.window().unwrap_or(1);
     match kind {
         FloorKind::NonBlocking => {
             let (near, far) = connect(run.path)?;
@@ -44,10 +45,10 @@ fn measure_pair(kind: FloorKind, run: &Run, pair: usize, span: Span, cpus: &Cpus
         FloorKind::Pipelined => {
             let pairs: Result<Vec<_>, Error> = (0..run.connections_of(pair)).map(|_| connect(run.path)).collect();
             let (near, far) = pairs?.into_iter().unzip();
-            at.run(|| pipelined::ask(near, run.window, run.payload, span), || pipelined::answer(far))
+            at.run(|| pipelined::ask(near, window, run.payload, span), || pipelined::answer(far))
         }
         FloorKind::CacheLine => {
-            let lines = cache_line::Lines::new(run.window);
+            let lines = cache_line::Lines::new(window);
             at.run(|| cache_line::ask(&lines, span), || cache_line::answer(&lines))
         }
     }

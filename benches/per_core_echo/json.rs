@@ -7,7 +7,7 @@ use std::path::Path as FilePath;
 use serde::Serialize;
 
 use crate::Row;
-use crate::plan::Run;
+use crate::plan::{Load, Run};
 use crate::sample::Sample;
 
 /// One object of the array. Scripts rely on these names; `null` is what does not apply.
@@ -18,13 +18,17 @@ struct Record {
     idle: &'static str,
     cores: usize,
     connections: Option<usize>,
-    window: usize,
+    window: Option<usize>,
+    /// Asks per second that an open loop was to make, and the part of the own maximum that this was meant to be.
+    offered_per_s: Option<f64>,
+    offered_share: Option<f64>,
     payload: usize,
     rate_per_s: f64,
     p50_ns: u64,
     p90_ns: u64,
     p99_ns: u64,
     p999_ns: u64,
+    p9999_ns: u64,
     max_ns: u64,
     allocs_per_op: Option<f64>,
     enters_per_op: Option<f64>,
@@ -32,19 +36,26 @@ struct Record {
 
 impl Record {
     fn new(system: &'static str, run: &Run, sample: &Sample) -> Record {
+        let offered = match run.load {
+            Load::Rate { per_second, share } => Some((per_second, share)),
+            Load::Window(_) => None,
+        };
         Record {
             system,
             path: run.path.name(),
             idle: run.idle.name(),
             cores: run.cores,
             connections: run.connections,
-            window: run.window,
+            window: run.window(),
+            offered_per_s: offered.map(|(rate, _)| rate.round()),
+            offered_share: offered.and_then(|(_, share)| share),
             payload: run.payload,
             rate_per_s: sample.rate.round(),
             p50_ns: sample.at(0.5),
             p90_ns: sample.at(0.9),
             p99_ns: sample.at(0.99),
             p999_ns: sample.at(0.999),
+            p9999_ns: sample.at(0.9999),
             max_ns: sample.latency.max(),
             allocs_per_op: sample.allocs_per_op,
             enters_per_op: sample.enters_per_op,

@@ -11,10 +11,14 @@ mod doors;
 mod floor;
 mod json;
 mod message;
+mod open_loop;
 mod plan;
 mod progress;
+mod rates;
 mod ringpost_paths;
 mod sample;
+mod schedule;
+mod stage;
 mod svg;
 mod table;
 
@@ -32,7 +36,7 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
-/// One finished row: of each side the median round, by p50 with one ask in flight and by rate with more.
+/// One finished row: the median round of each side.
 pub(crate) struct Row {
     pub(crate) run: Run,
     pub(crate) ringpost: Sample,
@@ -62,22 +66,34 @@ fn main() -> ExitCode {
 
 fn bench(options: &Options) -> Result<(), Error> {
     let cpus = Cpus::allowed()?;
-    let plan = Plan::new(options);
-    if plan.most_cores() > cpus.len() {
-        eprintln!("warning: {} cores on {} CPUs: threads that spin take turns", plan.most_cores(), cpus.len());
-    }
-    let rows = measure(&plan, &cpus)?;
-    print!("{}", table::render(&rows, &plan, &cpus));
+    let rows = if options.rates.is_empty() { echoes(options, &cpus)? } else { rates::measure(options, &cpus)? };
     if let Some(file) = &options.json {
         json::write(file, &rows).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
-    svg::write(&options.svg, &rows).map_err(|error| format!("cannot write {}: {error}", options.svg.display()))?;
-    println!("latency distribution: {}", options.svg.display());
     Ok(())
 }
 
+/// The usual table, and its picture.
+fn echoes(options: &Options, cpus: &Cpus) -> Result<Vec<Row>, Error> {
+    let plan = Plan::new(options);
+    let rows = measure(&plan, cpus, by_p50_or_rate)?;
+    print!("{}", table::render(&rows, &plan, cpus));
+    svg::write(&options.svg, &rows).map_err(|error| format!("cannot write {}: {error}", options.svg.display()))?;
+    println!("latency distribution: {}", options.svg.display());
+    Ok(rows)
+}
+
+/// Which round is the better one of two: that with the lower figure.
+type Merit = fn(&Run, &Sample) -> f64;
+
+/// The p50 where one ask is in flight, the time per ask where more are.
+fn by_p50_or_rate(run: &Run, sample: &Sample) -> f64 {
+    if run.is_ping_pong() { sample.at(0.5) as f64 } else { 1.0 / sample.rate }
+}
+
 /// Goes through all runs once per round, so that a slow minute of the machine hits every row and both sides of it.
-fn measure(plan: &Plan, cpus: &Cpus) -> Result<Vec<Row>, Error> {
+fn measure(plan: &Plan, cpus: &Cpus, merit: Merit) -> Result<Vec<Row>, Error> {
+    warn(plan, cpus);
     let progress = Progress::new(plan.slots());
     let mut ringpost: Vec<Vec<Sample>> = plan.runs.iter().map(|_| Vec::new()).collect();
     let mut floors: Vec<Vec<Sample>> = plan.runs.iter().map(|_| Vec::new()).collect();
@@ -89,7 +105,7 @@ fn measure(plan: &Plan, cpus: &Cpus) -> Result<Vec<Row>, Error> {
                     progress.show("ringpost", run);
                     let sample = ringpost_paths::measure(run, plan.span, cpus);
                     ringpost[i].push(sample.map_err(|error| named("ringpost", error))?);
-                } else if let Some(kind) = run.floor() {
+                } else if let Some(kind) = plan.floor(run) {
                     progress.show("floor", run);
                     floors[i].push(floor::measure(kind, run, plan.span, cpus).map_err(|error| named("floor", error))?);
                 } else {
@@ -105,9 +121,15 @@ fn measure(plan: &Plan, cpus: &Cpus) -> Result<Vec<Row>, Error> {
         .iter()
         .zip(sides)
         .map(|(&run, (ringpost, floor))| {
-            let by_rate = !run.is_ping_pong();
-            let ringpost = Sample::median(ringpost, by_rate).ok_or("no round was measured")?;
-            Ok(Row { run, ringpost, floor: Sample::median(floor, by_rate) })
+            let merit = |sample: &Sample| merit(&run, sample);
+            let ringpost = Sample::median(ringpost, merit).ok_or("no round was measured")?;
+            Ok(Row { run, ringpost, floor: Sample::median(floor, merit) })
         })
         .collect()
+}
+
+fn warn(plan: &Plan, cpus: &Cpus) {
+    if plan.most_cores() > cpus.len() {
+        eprintln!("warning: {} cores on {} CPUs: threads that spin take turns", plan.most_cores(), cpus.len());
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cli::Options;
 use crate::sample::Span;
+use crate::schedule::Rate;
 
 /// How the ask travels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +90,20 @@ impl FloorKind {
     }
 }
 
+/// How much is asked.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Load {
+    /// A closed loop: so many asks in flight, per connection over sockets, per asking core else.
+    Window(usize),
+    /// An open loop: so many asks a second in all, however long the answers take.
+    Rate {
+        /// Asks per second.
+        per_second: f64,
+        /// The part of the own maximum that this was meant to be.
+        share: Option<f64>,
+    },
+}
+
 /// One row of the table.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
@@ -98,8 +113,7 @@ pub(crate) struct Run {
     pub(crate) cores: usize,
     /// None where no sockets are.
     pub(crate) connections: Option<usize>,
-    /// Asks in flight: per connection over sockets, per asking core else.
-    pub(crate) window: usize,
+    pub(crate) load: Load,
     /// Bytes echoed.
     pub(crate) payload: usize,
 }
@@ -108,11 +122,28 @@ impl Run {
     /// Which floor stands beside it. Nothing lies below a call on one core that would be worth the name.
     pub(crate) fn floor(&self) -> Option<FloorKind> {
         match self.path {
+            _ if self.window().is_none() => None,
             Path::Local => None,
             Path::Mesh => Some(FloorKind::CacheLine),
             _ if !self.is_ping_pong() => Some(FloorKind::Pipelined),
             _ if self.idle == IdlePolicy::Park => Some(FloorKind::Blocking),
             _ => Some(FloorKind::NonBlocking),
+        }
+    }
+
+    /// Asks in flight, in a closed loop.
+    pub(crate) fn window(&self) -> Option<usize> {
+        match self.load {
+            Load::Window(window) => Some(window),
+            Load::Rate { .. } => None,
+        }
+    }
+
+    /// What each asking core has to do of the load.
+    pub(crate) fn load_of_pair(&self) -> Load {
+        match self.load {
+            Load::Window(window) => Load::Window(window),
+            Load::Rate { per_second, share } => Load::Rate { per_second: per_second / self.pairs() as f64, share },
         }
     }
 
@@ -129,13 +160,17 @@ impl Run {
 
     /// Whether each asking core has one ask in flight, so that latency decides and not throughput.
     pub(crate) fn is_ping_pong(&self) -> bool {
-        self.window == 1 && self.connections.unwrap_or(1) == self.pairs()
+        self.load == Load::Window(1) && self.connections.unwrap_or(1) == self.pairs()
     }
 }
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} window {}", self.path.name(), self.idle.name(), self.window)
+        write!(f, "{} {} ", self.path.name(), self.idle.name())?;
+        match self.load {
+            Load::Window(window) => write!(f, "window {window}"),
+            Load::Rate { per_second, .. } => write!(f, "at {per_second:.0} per second"),
+        }
     }
 }
 
@@ -143,6 +178,8 @@ impl fmt::Display for Run {
 pub(crate) struct Plan {
     /// The rows, in the order of the table.
     pub(crate) runs: Vec<Run>,
+    /// Whether the floors are measured as well.
+    pub(crate) floors: bool,
     /// How often each side of each row is measured; the median counts.
     pub(crate) rounds: u32,
     /// The time of one measurement.
@@ -159,11 +196,33 @@ const QUICK: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(2);
 
 impl Plan {
-    /// Lays out the rows and shares the time among them.
+    /// The rows of the usual table.
     pub(crate) fn new(options: &Options) -> Plan {
-        let runs = runs(options);
-        let mut plan = Plan { runs, rounds: ROUNDS, span: Span { warm: Duration::ZERO, steady: Duration::ZERO } };
-        let share = if options.quick { QUICK } else { FULL } / plan.slots().max(1);
+        Plan::of(runs(options, &options.windows), true, options, 1.0)
+    }
+
+    /// What each path does at most: the largest window, without floors. A quarter of the time.
+    pub(crate) fn maxima(options: &Options) -> Plan {
+        let largest = options.windows.iter().max().copied().unwrap_or(1);
+        Plan::of(runs(options, &[largest]), false, options, 0.25)
+    }
+
+    /// Open loops: each of these rates for each run, whose maximum comes with it.
+    pub(crate) fn rates(maxima: &[(Run, f64)], rates: &[Rate], options: &Options) -> Plan {
+        let at = |run: Run, most: f64| {
+            let load = move |rate: Rate| Load::Rate { per_second: rate.per_second(most), share: rate.share() };
+            rates.iter().map(move |&rate| Run { load: load(rate), ..run })
+        };
+        let runs = maxima.iter().flat_map(|&(run, most)| at(run, most)).collect();
+        Plan::of(runs, false, options, 0.75)
+    }
+
+    /// Shares this part of the time among the rows.
+    fn of(runs: Vec<Run>, floors: bool, options: &Options, part: f64) -> Plan {
+        let span = Span { warm: Duration::ZERO, steady: Duration::ZERO };
+        let mut plan = Plan { runs, floors, rounds: ROUNDS, span };
+        let time = if options.quick { QUICK } else { FULL }.mul_f64(part);
+        let share = time / plan.slots().max(1);
         let share = share.min(LONGEST);
         // Long enough for queues and tables to have grown to what they will hold.
         let warm = share / 3;
@@ -174,8 +233,13 @@ impl Plan {
 
     /// Measurements in all: both sides, all rounds.
     pub(crate) fn slots(&self) -> u32 {
-        let sides: usize = self.runs.iter().map(|run| 1 + usize::from(run.floor().is_some())).sum();
+        let sides: usize = self.runs.iter().map(|run| 1 + usize::from(self.floor(run).is_some())).sum();
         sides as u32 * self.rounds
+    }
+
+    /// The floor that is to be measured beside this run.
+    pub(crate) fn floor(&self, run: &Run) -> Option<FloorKind> {
+        run.floor().filter(|_| self.floors)
     }
 
     /// The most cores that one run needs.
@@ -184,7 +248,7 @@ impl Plan {
     }
 }
 
-fn runs(options: &Options) -> Vec<Run> {
+fn runs(options: &Options, windows: &[usize]) -> Vec<Run> {
     let mut runs = Vec::new();
     for &path in &options.paths {
         for &idle in &options.idles {
@@ -192,10 +256,10 @@ fn runs(options: &Options) -> Vec<Run> {
             if path == Path::Local && idle != local_idle(options) {
                 continue;
             }
-            for &window in &options.windows {
+            for &window in windows {
                 let cores = if path == Path::Local { 1 } else { options.cores };
                 let connections = path.has_connections().then_some(options.connections);
-                runs.push(Run { path, idle, cores, connections, window, payload: options.payload });
+                runs.push(Run { path, idle, cores, connections, load: Load::Window(window), payload: options.payload });
             }
         }
     }

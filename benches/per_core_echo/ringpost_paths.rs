@@ -1,26 +1,24 @@
-//! The asks that are measured: over sockets, across cores, on one core.
+//! The asks that are measured.
 //!
-//! Each asking core runs one task per ask in flight; each task asks, waits for the reply, asks again. The first task of
+//! In a closed loop each asking core runs one task per ask in flight; each task asks, waits for the reply, asks again. The first task of
 //! a core keeps the time for all of them: it asks through the warm-up, reads the counters, opens the meter, asks
-//! through the counted time, closes the meter and reads the counters again, while its neighbours ask on.
+//! through the counted time, closes the meter and reads the counters again, while its neighbours ask on. In an open loop a pacer tells when to ask.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ringpost::{CoreSet, EndpointRef, Idle, RpcEnv};
+use ringpost::{EndpointRef, RpcEnv};
 
 use crate::Error;
 use crate::alloc::thread_allocs;
 use crate::cpus::Cpus;
-use crate::doors::Doors;
-use crate::message::{Allocations, AnyPayload, Counter, Echo, Echoed, Payload};
-use crate::plan::{IdlePolicy, Path, Run};
+use crate::message::{Allocations, AnyPayload, Echoed, Payload};
+use crate::open_loop::{OpenLoop, WORKERS};
+use crate::plan::{Load, Run};
 use crate::sample::{Meter, Sample, Span};
-
-/// How long an env may take to finish what is queued; then it is stopped.
-const SHUTDOWN: Duration = Duration::from_secs(2);
+use crate::stage::Stage;
 
 /// Starts the envs of `run`, asks for as long as `span` says, stops them.
 pub(crate) fn measure(run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Error> {
@@ -41,98 +39,6 @@ pub(crate) fn measure(run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Erro
     Ok(sample)
 }
 
-/// The envs of one run and who asks whom.
-struct Stage {
-    /// The asking env first.
-    envs: Vec<Arc<RpcEnv>>,
-    /// For each asking core, the endpoints it asks.
-    targets: Vec<Vec<EndpointRef>>,
-    /// One for each answering core that does not ask as well.
-    counters: Vec<EndpointRef>,
-    /// Kept until the envs have stopped.
-    _doors: Option<Doors>,
-}
-
-impl Stage {
-    fn set(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
-        match run.path {
-            Path::Tcp | Path::Unix => Stage::remote(run, cpus),
-            Path::Mesh => Stage::mesh(run, cpus),
-            Path::Local => Stage::local(run, cpus),
-        }
-    }
-
-    fn remote(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
-        let pairs = run.pairs();
-        let doors = Doors::new(run.path, run.connections.unwrap_or(1))?;
-        let server = RpcEnv::builder("bench-server")
-            .cores(core_set(cpus, pairs..2 * pairs))
-            .idle(idle(run.idle))
-            .bind(doors.bind())
-            .start()?;
-        server.register_per_core("echo", |_core| Echo)?;
-        for core in 0..pairs {
-            server.register_on(core, &format!("counter-{core}"), || Counter)?;
-        }
-        let client = RpcEnv::builder("bench-client").cores(core_set(cpus, 0..pairs)).idle(idle(run.idle)).start()?;
-        // Each address is a peer of its own, so each reference to `echo` has a connection of its own.
-        let addresses = doors.addresses(&server)?;
-        let reference = |name: &str, address: &str| client.endpoint_ref(&format!("ringpost://{name}@{address}"));
-        let mut unused = addresses.iter();
-        let mut targets = Vec::new();
-        for pair in 0..pairs {
-            let mine = unused.by_ref().take(run.connections_of(pair));
-            targets.push(mine.map(|address| reference("echo", address)).collect::<Result<Vec<_>, _>>()?);
-        }
-        let counters = (0..pairs).map(|core| reference(&format!("counter-{core}"), &addresses[0]));
-        let counters = counters.collect::<Result<Vec<_>, _>>()?;
-        Ok(Stage { envs: vec![Arc::new(client), Arc::new(server)], targets, counters, _doors: Some(doors) })
-    }
-
-    fn mesh(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
-        let pairs = run.pairs();
-        let env = RpcEnv::builder("bench").cores(core_set(cpus, 0..2 * pairs)).idle(idle(run.idle)).start()?;
-        let mut targets = Vec::new();
-        let mut counters = Vec::new();
-        for core in pairs..2 * pairs {
-            targets.push(vec![env.register_on(core, &format!("echo-{core}"), || Echo)?]);
-            counters.push(env.register_on(core, &format!("counter-{core}"), || Counter)?);
-        }
-        Ok(Stage { envs: vec![Arc::new(env)], targets, counters, _doors: None })
-    }
-
-    fn local(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
-        let env = RpcEnv::builder("bench").cores(core_set(cpus, 0..1)).idle(idle(run.idle)).start()?;
-        let targets = vec![vec![env.register_on(0, "echo", || Echo)?]];
-        Ok(Stage { envs: vec![Arc::new(env)], targets, counters: Vec::new(), _doors: None })
-    }
-
-    /// Waits until all cores have ended: one that still runs would take its CPU from the next measurement.
-    fn stop(&self) -> Result<(), Error> {
-        for env in &self.envs {
-            env.shutdown(SHUTDOWN);
-        }
-        for env in &self.envs {
-            if !env.await_termination_within(2 * SHUTDOWN)? {
-                return Err(format!("env {} has not stopped within {:?}", env.name(), 2 * SHUTDOWN).into());
-            }
-        }
-        Ok(())
-    }
-}
-
-fn core_set(cpus: &Cpus, cores: std::ops::Range<usize>) -> CoreSet {
-    CoreSet::list(cores.map(|core| cpus.id(core)))
-}
-
-fn idle(policy: IdlePolicy) -> Idle {
-    match policy {
-        IdlePolicy::Adaptive => Idle::default(),
-        IdlePolicy::Spin => Idle::Spin,
-        IdlePolicy::Park => Idle::Park,
-    }
-}
-
 fn ask_on_all<M: Echoed>(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error> {
     let client = &stage.envs[0];
     let mut cores = Vec::new();
@@ -141,13 +47,15 @@ fn ask_on_all<M: Echoed>(stage: &Stage, run: &Run, span: Span) -> Result<Sample,
         let first = core == 0;
         let job = Job {
             targets: targets.clone(),
-            window: run.window,
             payload: run.payload,
             span,
             envs: if first { stage.envs.clone() } else { Vec::new() },
             counters: if first { stage.counters.clone() } else { Vec::new() },
         };
-        cores.push(client.spawn_on(core, move || ask_on_core::<M>(job))?);
+        cores.push(match run.load_of_pair() {
+            Load::Window(window) => client.spawn_on(core, move || ask_on_core::<M>(job, window))?,
+            Load::Rate { per_second, .. } => client.spawn_on(core, move || ask_at_rate::<M>(job, per_second))?,
+        });
     }
     let mut meters = Vec::new();
     let mut used = Counts::default();
@@ -167,8 +75,6 @@ fn ask_on_all<M: Echoed>(stage: &Stage, run: &Run, span: Span) -> Result<Sample,
 /// What one asking core has to do.
 struct Job {
     targets: Vec<EndpointRef>,
-    /// Asks in flight to each target.
-    window: usize,
     payload: usize,
     span: Span,
     envs: Vec<Arc<RpcEnv>>,
@@ -182,7 +88,8 @@ struct Counts {
     enters: u64,
 }
 
-async fn ask_on_core<M: Echoed>(job: Job) -> Result<(Meter, Counts), Error> {
+/// Keeps `window` asks in flight to each target.
+async fn ask_on_core<M: Echoed>(job: Job, window: usize) -> Result<(Meter, Counts), Error> {
     let meter = Rc::new(RefCell::new(Meter::new()?));
     let asker = |target: &EndpointRef| Asker {
         target: target.clone(),
@@ -192,7 +99,7 @@ async fn ask_on_core<M: Echoed>(job: Job) -> Result<(Meter, Counts), Error> {
     let first = asker(job.targets.first().ok_or("an asking core has nobody to ask")?);
     let mut others = Vec::new();
     for (i, target) in job.targets.iter().enumerate() {
-        let in_flight = if i == 0 { job.window - 1 } else { job.window };
+        let in_flight = if i == 0 { window - 1 } else { window };
         for _ in 0..in_flight {
             let asker = asker(target);
             others.push(ringpost::spawn(async move { asker.ask_until_closed().await }));
@@ -231,6 +138,45 @@ async fn keep_time<M: Echoed>(asker: &Asker<M>, job: &Job) -> Result<Counts, Err
     Ok(Counts { allocs, enters: after.enters - before.enters })
 }
 
+/// Asks when it is time to, with the targets in turn.
+async fn ask_at_rate<M: Echoed>(job: Job, per_second: f64) -> Result<(Meter, Counts), Error> {
+    let message = M::with_size(job.payload);
+    for target in &job.targets {
+        let _: M = target.ask(message.clone()).await?;
+    }
+    let all = Rc::new(OpenLoop::start(job.span, per_second)?);
+    let job = Rc::new(job);
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|worker| {
+            let (all, message) = (Rc::clone(&all), message.clone());
+            let target = job.targets[worker % job.targets.len()].clone();
+            ringpost::spawn(async move {
+                all.work(async || {
+                    let reply: M = target.ask(message.clone()).await?;
+                    if reply == message { Ok(()) } else { Err(differs()) }
+                })
+                .await
+            })
+        })
+        .collect();
+    // Beside the pacer, which must not wait for answers.
+    let mut before = None;
+    let begins = Rc::clone(&job);
+    all.pace(|| {
+        before = Some(ringpost::spawn(async move { read_counts(&begins).await.map(|c| (c, thread_allocs())) }))
+    })
+    .await;
+    for worker in workers {
+        worker.await??;
+    }
+    let own_after = thread_allocs();
+    let after = read_counts(&job).await?;
+    let (before, own_before) = before.ok_or("the time was over before it began")?.await??;
+    let meter = Rc::try_unwrap(all).map_err(|_| "a task outlived its result")?.into_meter();
+    let allocs = own_after - own_before + after.allocs - before.allocs;
+    Ok((meter, Counts { allocs, enters: after.enters - before.enters }))
+}
+
 /// Reads the allocations of all answering cores, then the `enter` calls of all envs.
 ///
 /// Between two readings lies one more ask to each answering core than was measured: the second reading itself.
@@ -263,7 +209,7 @@ impl<M: Echoed> Asker<M> {
             let now = Instant::now();
             let counted = self.meter.borrow_mut().record(sent, now);
             if !counted && reply != self.message {
-                return Err("a reply differs from what was asked".into());
+                return Err(differs());
             }
             if !more(now) {
                 return Ok(());
@@ -271,4 +217,8 @@ impl<M: Echoed> Asker<M> {
             sent = now;
         }
     }
+}
+
+fn differs() -> Error {
+    "a reply differs from what was asked".into()
 }

@@ -139,14 +139,10 @@ impl Sample {
         Ok(Sample { latency: all, rate, allocs_per_op: None, enters_per_op: None })
     }
 
-    /// The median sample by p50, or by rate if that is what the row is about; of an even number the better one of the
-    /// two in the middle.
-    pub(crate) fn median(mut rounds: Vec<Sample>, by_rate: bool) -> Option<Sample> {
-        if by_rate {
-            rounds.sort_by(|a, b| b.rate.total_cmp(&a.rate));
-        } else {
-            rounds.sort_by_key(|sample| sample.at(0.5));
-        }
+    /// The median sample by this figure, which is lower where the sample is better; of an even number the better one of
+    /// the two in the middle.
+    pub(crate) fn median(mut rounds: Vec<Sample>, merit: impl Fn(&Sample) -> f64) -> Option<Sample> {
+        rounds.sort_by(|a, b| merit(a).total_cmp(&merit(b)));
         (!rounds.is_empty()).then(|| rounds.swap_remove((rounds.len() - 1) / 2))
     }
 

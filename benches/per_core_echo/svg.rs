@@ -68,11 +68,11 @@ fn render(rows: &[Row]) -> String {
 
 fn panel(path: Path, rows: &[Row]) -> Option<Panel<'_>> {
     let of_path = || rows.iter().filter(move |row| row.run.path == path);
-    let window = of_path().map(|row| row.run.window).min()?;
+    let window = of_path().filter_map(|row| row.run.window()).min()?;
     let payload = of_path().next()?.run.payload;
     let mut curves = Vec::new();
     let mut floors: Vec<(FloorKind, &Sample)> = Vec::new();
-    for row in of_path().filter(|row| row.run.window == window) {
+    for row in of_path().filter(|row| row.run.window() == Some(window)) {
         let idle = row.run.idle;
         let name = format!("ringpost, {}", idle.name());
         curves.push(Curve { name, color: color(idle), dashed: false, sample: &row.ringpost });

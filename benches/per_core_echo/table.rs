@@ -28,7 +28,7 @@ pub(crate) fn render(rows: &[Row], plan: &Plan, cpus: &Cpus) -> String {
     out
 }
 
-fn title(plan: &Plan, cpus: &Cpus) -> String {
+pub(crate) fn title(plan: &Plan, cpus: &Cpus) -> String {
     let Some(run) = plan.runs.first() else { return machine() };
     let most = |count: fn(&Run) -> usize| plan.runs.iter().map(count).max().unwrap_or(0);
     let mut title = format!("{}, {} CPUs; {} cores", machine(), cpus.len(), plan.most_cores());
@@ -67,7 +67,7 @@ fn line(Row { run, ringpost, floor }: &Row) -> String {
         "{:<5} {:<9} {:>6} | {:>9} {:>9} {:>9} | {beside} | {:>9} {:>9}",
         run.path.name(),
         run.idle.name(),
-        run.window,
+        run.window().unwrap_or(0),
         time(ringpost.at(0.5)),
         time(ringpost.at(0.99)),
         rate(ringpost.rate),
@@ -119,7 +119,7 @@ pub(crate) fn time(nanos: u64) -> String {
     scaled(nanos as f64, &["ns", "us", "ms", "s"])
 }
 
-fn rate(per_second: f64) -> String {
+pub(crate) fn rate(per_second: f64) -> String {
     scaled(per_second, &["/s", "k/s", "M/s", "G/s"])
 }
 
@@ -142,7 +142,7 @@ fn scaled(mut value: f64, units: &[&str]) -> String {
 }
 
 /// A bare 0 is none at all; very few are not hidden by rounding.
-fn per_op(value: Option<f64>) -> String {
+pub(crate) fn per_op(value: Option<f64>) -> String {
     match value {
         None => "-".into(),
         Some(0.0) => "0".into(),

@@ -96,7 +96,8 @@ impl Measured {
             p50_ns = (p50.min(p50_ns.0), p50.max(p50_ns.1));
             rate = (sample.rate.min(rate.0), sample.rate.max(rate.1));
         }
-        let median = Sample::median(rounds, row.window > 1).ok_or("no round was measured")?;
+        let merit = |sample: &Sample| if row.window > 1 { 1.0 / sample.rate } else { sample.at(0.5) as f64 };
+        let median = Sample::median(rounds, merit).ok_or("no round was measured")?;
         Ok(Measured { row, median, p50_ns, rate })
     }
 }

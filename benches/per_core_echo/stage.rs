@@ -1,0 +1,108 @@
+//! The envs of a measurement: over sockets, across cores, on one core.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringpost::{CoreSet, EndpointRef, Idle, RpcEnv};
+
+use crate::Error;
+use crate::cpus::Cpus;
+use crate::doors::Doors;
+use crate::message::{Counter, Echo};
+use crate::plan::{IdlePolicy, Path, Run};
+
+/// How long an env may take to finish what is queued; then it is stopped.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// The envs of one run and who asks whom.
+pub(crate) struct Stage {
+    /// The asking env first.
+    pub(crate) envs: Vec<Arc<RpcEnv>>,
+    /// For each asking core, the endpoints it asks.
+    pub(crate) targets: Vec<Vec<EndpointRef>>,
+    /// One for each answering core that does not ask as well.
+    pub(crate) counters: Vec<EndpointRef>,
+    /// Kept until the envs have stopped.
+    _doors: Option<Doors>,
+}
+
+impl Stage {
+    /// Starts the envs.
+    pub(crate) fn set(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
+        match run.path {
+            Path::Tcp | Path::Unix => Stage::remote(run, cpus),
+            Path::Mesh => Stage::mesh(run, cpus),
+            Path::Local => Stage::local(run, cpus),
+        }
+    }
+
+    fn remote(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
+        let pairs = run.pairs();
+        let doors = Doors::new(run.path, run.connections.unwrap_or(1))?;
+        let server = RpcEnv::builder("bench-server")
+            .cores(core_set(cpus, pairs..2 * pairs))
+            .idle(idle(run.idle))
+            .bind(doors.bind())
+            .start()?;
+        server.register_per_core("echo", |_core| Echo)?;
+        for core in 0..pairs {
+            server.register_on(core, &format!("counter-{core}"), || Counter)?;
+        }
+        let client = RpcEnv::builder("bench-client").cores(core_set(cpus, 0..pairs)).idle(idle(run.idle)).start()?;
+        // Each address is a peer of its own, so each reference to `echo` has a connection of its own.
+        let addresses = doors.addresses(&server)?;
+        let reference = |name: &str, address: &str| client.endpoint_ref(&format!("ringpost://{name}@{address}"));
+        let mut unused = addresses.iter();
+        let mut targets = Vec::new();
+        for pair in 0..pairs {
+            let mine = unused.by_ref().take(run.connections_of(pair));
+            targets.push(mine.map(|address| reference("echo", address)).collect::<Result<Vec<_>, _>>()?);
+        }
+        let counters = (0..pairs).map(|core| reference(&format!("counter-{core}"), &addresses[0]));
+        let counters = counters.collect::<Result<Vec<_>, _>>()?;
+        Ok(Stage { envs: vec![Arc::new(client), Arc::new(server)], targets, counters, _doors: Some(doors) })
+    }
+
+    fn mesh(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
+        let pairs = run.pairs();
+        let env = RpcEnv::builder("bench").cores(core_set(cpus, 0..2 * pairs)).idle(idle(run.idle)).start()?;
+        let mut targets = Vec::new();
+        let mut counters = Vec::new();
+        for core in pairs..2 * pairs {
+            targets.push(vec![env.register_on(core, &format!("echo-{core}"), || Echo)?]);
+            counters.push(env.register_on(core, &format!("counter-{core}"), || Counter)?);
+        }
+        Ok(Stage { envs: vec![Arc::new(env)], targets, counters, _doors: None })
+    }
+
+    fn local(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
+        let env = RpcEnv::builder("bench").cores(core_set(cpus, 0..1)).idle(idle(run.idle)).start()?;
+        let targets = vec![vec![env.register_on(0, "echo", || Echo)?]];
+        Ok(Stage { envs: vec![Arc::new(env)], targets, counters: Vec::new(), _doors: None })
+    }
+
+    /// Waits until all cores have ended: one that still runs would take its CPU from the next measurement.
+    pub(crate) fn stop(&self) -> Result<(), Error> {
+        for env in &self.envs {
+            env.shutdown(SHUTDOWN);
+        }
+        for env in &self.envs {
+            if !env.await_termination_within(2 * SHUTDOWN)? {
+                return Err(format!("env {} has not stopped within {:?}", env.name(), 2 * SHUTDOWN).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn core_set(cpus: &Cpus, cores: std::ops::Range<usize>) -> CoreSet {
+    CoreSet::list(cores.map(|core| cpus.id(core)))
+}
+
+fn idle(policy: IdlePolicy) -> Idle {
+    match policy {
+        IdlePolicy::Adaptive => Idle::default(),
+        IdlePolicy::Spin => Idle::Spin,
+        IdlePolicy::Park => Idle::Park,
+    }
+}
