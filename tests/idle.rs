@@ -56,6 +56,42 @@ fn every_idle_policy_serves() {
 }
 
 #[test]
+fn a_spinning_core_probes_a_busy_connection_and_leaves_a_silent_one_to_the_kernel() {
+    bounded(|| {
+        let (client, server) = pair(&Config { idle: Idle::Spin, ..config() }, &[]);
+        rounds(&client, &server);
+        assert!(server.snapshot().total().probes > 0, "{:?}", server.snapshot().total());
+        // Nothing that it looks at means nothing that is counted.
+        let end = Instant::now() + LIMIT;
+        let mut before = server.snapshot().total().probes;
+        loop {
+            common::turn(&server);
+            std::thread::park_timeout(Duration::from_millis(20));
+            common::turn(&server);
+            let after = server.snapshot().total().probes;
+            if after == before {
+                break;
+            }
+            before = after;
+            assert!(Instant::now() < end, "it goes on looking: {:?}", server.snapshot().total());
+        }
+        rounds(&client, &server);
+        assert!(server.snapshot().total().probes > before, "{:?}", server.snapshot().total());
+        cut([client, server]);
+    });
+}
+
+#[test]
+fn a_core_that_sleeps_at_once_probes_nothing() {
+    bounded(|| {
+        let (client, server) = pair(&Config { idle: Idle::Park, ..config() }, &[]);
+        rounds(&client, &server);
+        assert_eq!((server.snapshot().total().probes, client.snapshot().total().probes), (0, 0));
+        cut([client, server]);
+    });
+}
+
+#[test]
 fn an_adaptive_core_goes_to_sleep_when_nothing_comes() {
     bounded(|| {
         let spin_max = Duration::from_micros(50);

@@ -10,6 +10,9 @@ use io_uring::types::BufRingEntry;
 /// The buffer group of a ring's only pool.
 pub(super) const GROUP: u16 = 0;
 
+/// Buffers that are not provided to the kernel, for bytes that the owner asks for itself.
+const PRIVATE: u16 = 4;
+
 /// Received bytes, waiting in one of the ring's buffers.
 ///
 /// A token, not the bytes: [`Ring::bytes`](super::Ring::bytes) shows them, [`Ring::release`](super::Ring::release) ends
@@ -40,7 +43,7 @@ impl Chunk {
     }
 }
 
-/// One anonymous mapping: the array of descriptors the kernel reads, then the buffers it fills.
+/// One anonymous mapping: the array of descriptors the kernel reads, the buffers it fills, then a few private ones.
 ///
 /// The descriptor array is a queue from us to the kernel. Its tail, which shares memory with the first descriptor, is
 /// ours alone to write; the kernel's head is not visible, so what is out is counted here: a buffer leaves when a
@@ -58,6 +61,8 @@ pub(super) struct Pool {
     buffer_size: u32,
     tail: u16,
     free: usize,
+    /// Numbers of the private buffers that are free, from `entries` on.
+    private: Vec<u16>,
     leaked: bool,
 }
 
@@ -71,7 +76,7 @@ impl Pool {
     pub(super) fn new(entries: u16, buffer_size: u32) -> io::Result<Pool> {
         let count = usize::from(entries);
         let buffers_at = (count * size_of::<BufRingEntry>()).next_multiple_of(PAGE);
-        let mapped = buffers_at + count * buffer_size as usize;
+        let mapped = buffers_at + (count + usize::from(PRIVATE)) * buffer_size as usize;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
@@ -83,7 +88,9 @@ impl Pool {
         // SAFETY: the mapping just made. A forked child has no use for it; failing to exclude it is harmless.
         unsafe { libc::madvise(memory.as_ptr().cast(), mapped, libc::MADV_DONTFORK) };
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
-        let mut pool = Pool { id, memory, mapped, buffers_at, entries, buffer_size, tail: 0, free: 0, leaked: false };
+        let private = (entries..entries + PRIVATE).collect();
+        let mut pool =
+            Pool { id, memory, mapped, buffers_at, entries, buffer_size, tail: 0, free: 0, private, leaked: false };
         for buffer in 0..entries {
             pool.give(buffer);
         }
@@ -100,8 +107,8 @@ impl Pool {
     }
 
     fn buffer_at(&self, buffer: u16) -> NonNull<u8> {
-        debug_assert!(buffer < self.entries);
-        // SAFETY: `buffer` is below `entries` at every caller, so the offset stays inside the mapping.
+        debug_assert!(buffer < self.entries + PRIVATE);
+        // SAFETY: `buffer` is below `entries + PRIVATE` at every caller, so the offset stays inside the mapping.
         unsafe { self.memory.add(self.buffers_at + usize::from(buffer) * self.buffer_size as usize) }
     }
 
@@ -141,22 +148,44 @@ impl Pool {
         Some(Chunk { pool: self.id, buffer, len: len.min(self.buffer_size) })
     }
 
+    /// Room for bytes that the owner asks for itself, if a private buffer is free.
+    #[inline]
+    pub(super) fn private(&mut self) -> Option<&mut [u8]> {
+        let buffer = *self.private.last()?;
+        let (at, size) = (self.buffer_at(buffer).as_ptr(), self.buffer_size as usize);
+        // SAFETY: the buffer is in the mapping, whose bytes are all initialised; the kernel has not been given it, no
+        // chunk names it while it is on the list, and the slice borrows the pool.
+        Some(unsafe { std::slice::from_raw_parts_mut(at, size) })
+    }
+
+    /// The first `len` bytes of what [`private`](Self::private) gave last have been written.
+    #[inline]
+    pub(super) fn take_private(&mut self, len: u32) -> Option<Chunk> {
+        let buffer = self.private.pop()?;
+        Some(Chunk { pool: self.id, buffer, len: len.min(self.buffer_size) })
+    }
+
     /// The bytes of a chunk; nothing for a chunk of another ring.
     #[inline]
     pub(super) fn bytes(&self, chunk: &Chunk) -> &[u8] {
         if chunk.pool != self.id {
             return &[];
         }
-        // SAFETY: the chunk was made by `filled`, so number and length are inside the pool, and the kernel has written
-        // the bytes. It does not touch the buffer again before `release`, which takes the chunk, which is borrowed.
+        // SAFETY: the chunk was made by `filled` or `take_private`, so number and length are inside the pool, and the
+        // kernel has written the bytes. It does not touch the buffer again before `release`, which takes the chunk, which is borrowed.
         unsafe { std::slice::from_raw_parts(self.buffer_at(chunk.buffer).as_ptr(), chunk.len()) }
     }
 
     /// Gives the chunk's buffer back; ignores a chunk of another ring.
     #[inline]
     pub(super) fn release(&mut self, chunk: Chunk) {
-        if chunk.pool == self.id {
+        if chunk.pool != self.id {
+            return;
+        }
+        if chunk.buffer < self.entries {
             self.give(chunk.buffer);
+        } else {
+            self.private.push(chunk.buffer);
         }
     }
 
@@ -211,6 +240,24 @@ mod tests {
         assert!(two.bytes(&chunk).is_empty());
         two.release(chunk);
         assert_eq!((one.free(), two.free()), (0, 1));
+    }
+
+    #[test]
+    fn private_buffers_are_taken_apart_from_the_others_and_come_back() {
+        let mut pool = Pool::new(2, 8).unwrap();
+        for _ in 0..3 {
+            let mut chunks = Vec::new();
+            while let Some(space) = pool.private() {
+                space.fill(chunks.len() as u8);
+                chunks.extend(pool.take_private(8));
+            }
+            assert_eq!((chunks.len(), pool.free()), (usize::from(PRIVATE), 2));
+            for (at, chunk) in chunks.into_iter().enumerate() {
+                assert_eq!(pool.bytes(&chunk), [at as u8; 8]);
+                pool.release(chunk);
+            }
+        }
+        assert_eq!(pool.free(), 2, "the kernel is given none of them");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use io_uring::{opcode, types};
 
 use super::buffers::GROUP;
 use super::completion::Completion;
+use super::receive::Wish;
 use super::ring::Ring;
 use super::sockets::{Leaving, Socket, SocketId};
 use super::syscalls;
@@ -44,7 +45,7 @@ impl Ring {
             return;
         }
         socket.leaving = Some(Leaving::Detach);
-        socket.recv.wanted = false;
+        socket.recv.wish = Wish::None;
         self.cancel_all(id);
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use io_uring::cqueue;
 
 use super::completion::{Completion, RecvEnd};
-use super::receive::{Ended, RecvOp};
+use super::receive::Ended;
 use super::ring::Ring;
 use super::sending::SendStep;
 use super::sockets::{Leaving, SocketId};
@@ -100,12 +100,8 @@ impl Ring {
             }
             Ended::Eof => out.push(Completion::Eof { socket: id }),
             Ended::Cancelled => out.push(Completion::RecvEnded { socket: id, reason: RecvEnd::Cancelled }),
-            Ended::Empty => out.push(Completion::RecvEnded { socket: id, reason: RecvEnd::Empty }),
-            Ended::Failed(errno) => {
-                let reason = RecvEnd::Error(io::Error::from_raw_os_error(errno));
-                out.push(Completion::RecvEnded { socket: id, reason });
-            }
-            Ended::Quiet => {}
+            Ended::Failed(errno) => out.push(Completion::failed_recv(id, errno)),
+            Ended::Wait => {}
         }
     }
 
@@ -185,7 +181,7 @@ impl Ring {
         if socket.leaving.is_some() {
             return self.finish_leaving(id, out);
         }
-        if socket.recv.stopping && socket.recv.op == RecvOp::None {
+        if socket.recv.stopping && !socket.recv.armed {
             socket.recv.stopping = false;
             out.push(Completion::RecvEnded { socket: id, reason: RecvEnd::Cancelled });
         }

@@ -88,8 +88,12 @@ pub enum Completion {
 pub enum RecvEnd {
     /// [`Ring::stop_recv`](super::Ring::stop_recv) took effect.
     Cancelled,
-    /// [`Ring::try_recv`](super::Ring::try_recv) found no bytes, or no free buffer to put them into.
-    Empty,
     /// The socket failed. `EAGAIN` here means that a non-blocking descriptor was adopted.
     Error(io::Error),
+}
+
+impl Completion {
+    pub(super) fn failed_recv(socket: SocketId, errno: i32) -> Completion {
+        Completion::RecvEnded { socket, reason: RecvEnd::Error(io::Error::from_raw_os_error(errno)) }
+    }
 }

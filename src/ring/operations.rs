@@ -1,16 +1,17 @@
 //! The requests a socket's owner can make.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use io_uring::{opcode, squeue, types};
 
 use super::buffers::GROUP;
-use super::receive::RecvOp;
+use super::completion::Completion;
+use super::receive::{Ended, Wish};
 use super::ring::Ring;
 use super::sending::Sending;
 use super::sock_addr::SockAddr;
 use super::sockets::SocketId;
+use super::syscalls;
 use super::tag::{Kind, Tag};
 use super::waker::RingWaker;
 
@@ -62,45 +63,83 @@ impl Ring {
             return;
         }
         let recv = &mut socket.recv;
-        recv.wanted = true;
+        recv.wish = Wish::Armed;
         recv.stopping = false;
-        if recv.op == RecvOp::None && !recv.starved {
+        if !recv.armed && !recv.starved {
             self.arm_recv(id);
         }
     }
 
-    /// Looks once whether bytes are there: `Received`, `Eof`, or `RecvEnded` with
-    /// [`RecvEnd::Empty`](super::RecvEnd::Empty) follows with the next `submit`. Arms no poll, so it is the cheapest
-    /// receive for an owner that spins. Does nothing while another receive is armed.
-    #[inline]
-    pub fn try_recv(&mut self, id: SocketId) {
+    /// From now on a socket that [`recv`](Ring::recv) works for is looked at only by [`probe`](Ring::probe). That is
+    /// the cheapest receive for an owner that spins: nothing has to be woken when bytes come. Nothing is lost on the
+    /// way there and back. Does nothing for a socket that does not receive.
+    pub fn recv_by_probe(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
-        if socket.leaving.is_some() || socket.recv.wanted || socket.recv.op != RecvOp::None {
+        if socket.leaving.is_some() || socket.recv.wish != Wish::Armed {
             return;
         }
-        socket.recv.op = RecvOp::Try;
-        socket.in_flight += 1;
-        let request = opcode::Recv::new(socket.target(), ptr::null_mut(), 0)
-            .flags(libc::MSG_DONTWAIT)
-            .buf_group(GROUP)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
-        // SAFETY: the kernel takes its memory from the pool, which outlives all requests (`Ring::drop`).
-        unsafe { self.start(Kind::Recv, id, request) };
+        socket.recv.wish = Wish::Probed;
+        if socket.recv.armed {
+            self.cancel_recv(id);
+        }
+    }
+
+    /// Ends what [`recv_by_probe`](Ring::recv_by_probe) began: bytes are reported as they come. Does nothing for a socket
+    /// that is not probed.
+    pub fn recv_unprobed(&mut self, id: SocketId) {
+        if self.sockets.get(id).is_some_and(|socket| socket.recv.wish == Wish::Probed) {
+            self.recv(id);
+        }
+    }
+
+    /// Looks whether bytes have come to a socket that is received [by probes](Ring::recv_by_probe), by one system call.
+    /// Bytes, the end and errors are put at the end of `out`, after what was reported before. False, and nothing done, for
+    /// any other socket.
+    #[inline]
+    pub fn probe(&mut self, id: SocketId, out: &mut Vec<Completion>) -> bool {
+        let Some(socket) = self.sockets.get(id) else { return false };
+        if socket.leaving.is_some() || socket.recv.wish != Wish::Probed {
+            return false;
+        }
+        // What the armed receive still brings comes first.
+        if !socket.recv.armed
+            && let Some(space) = self.pool.private()
+        {
+            let result = syscalls::recv(socket.fd.as_fd(), space);
+            self.stats.probes += 1;
+            if !matches!(-result, libc::EAGAIN | libc::EINTR) {
+                self.on_probed(id, result, out);
+            }
+        }
+        true
+    }
+
+    fn on_probed(&mut self, id: SocketId, result: i32, out: &mut Vec<Completion>) {
+        let Some(socket) = self.sockets.get(id) else { return };
+        match socket.recv.end(result) {
+            Ended::Eof => out.push(Completion::Eof { socket: id }),
+            Ended::Failed(errno) => out.push(Completion::failed_recv(id, errno)),
+            _ => out
+                .extend(self.pool.take_private(result as u32).map(|chunk| Completion::Received { socket: id, chunk })),
+        }
     }
 
     /// Ends what [`recv`](Ring::recv) began. Bytes that are already there may still be reported, then `RecvEnded` with
     /// [`RecvEnd::Cancelled`](super::RecvEnd::Cancelled) (or `Eof`, or an error, if that comes first). Does nothing if
-    /// no receive is armed.
+    /// the socket does not receive.
     pub fn stop_recv(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
-        if socket.leaving.is_some() || !socket.recv.wanted {
+        if socket.leaving.is_some() || socket.recv.wish == Wish::None {
             return;
         }
-        socket.recv.wanted = false;
+        socket.recv.wish = Wish::None;
         socket.recv.stopping = true;
-        // Sent even if the receive is starved and the kernel knows nothing of it: the cancel's own completion is then
-        // what reports the end.
+        // Sent even if the kernel knows of no receive: the cancel's own completion is then what reports the end.
+        self.cancel_recv(id);
+    }
+
+    fn cancel_recv(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get(id) else { return };
         socket.in_flight += 1;
         let request = opcode::AsyncCancel::new(Tag::new(Kind::Recv, id).pack()).build();
         // SAFETY: the request names no memory.
@@ -141,7 +180,7 @@ impl Ring {
     /// Arms a multishot receive. The caller has seen that the socket is open and has none.
     pub(super) fn arm_recv(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
-        socket.recv.op = RecvOp::Multishot;
+        socket.recv.armed = true;
         socket.in_flight += 1;
         let request = opcode::RecvMulti::new(socket.target(), GROUP).build();
         // SAFETY: the kernel takes its memory from the pool, which outlives all requests (`Ring::drop`).

@@ -1,24 +1,29 @@
 //! The receiving half of a socket: what its owner wants and what the kernel is doing.
 
-/// Which receive the kernel holds for a socket.
+/// How the owner wants the bytes of a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum RecvOp {
+pub(super) enum Wish {
+    /// Not at all.
     #[default]
     None,
-    Multishot,
-    Try,
+    /// As they come.
+    Armed,
+    /// As they come, but each look is the owner's to make.
+    Probed,
 }
 
-/// The owner's wish (`wanted`) beside the kernel's state (`op`).
+/// The owner's wish beside what the kernel does (`armed`).
 ///
 /// The two are kept apart because the kernel ends a multishot receive on its own account: when buffers run out, when
-/// the completion queue is full, when a cancel arrives late. Whenever a receive ends, the wish decides whether it is
-/// armed again, so the floors above never see such an end.
+/// the completion queue is full, when a cancel arrives late. Whenever a receive ends, the wish decides what comes next,
+/// so the floors above never see such an end.
+///
+/// While one is armed nobody else reads, whatever the wish has become meanwhile. That keeps the bytes in order.
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
-    pub(super) op: RecvOp,
-    /// The owner asked for bytes to keep coming.
-    pub(super) wanted: bool,
+    pub(super) wish: Wish,
+    /// The kernel holds a multishot receive.
+    pub(super) armed: bool,
     /// The owner asked to stop and has not been told yet that it did.
     pub(super) stopping: bool,
     /// Waits in the ring's queue for a free buffer.
@@ -32,42 +37,34 @@ pub(super) enum Ended {
     Rearm,
     /// Arm it again once buffers are free.
     Starve,
+    /// Nothing: the owner looks itself, or wants no more.
+    Wait,
     /// The stream is at its end.
     Eof,
     /// The owner's stop took effect.
     Cancelled,
-    /// A try found nothing.
-    Empty,
     /// A hard error.
     Failed(i32),
-    /// A try brought bytes: nothing more to say.
-    Quiet,
 }
 
 impl Receiving {
     /// Takes note that the receive in flight has ended with `result` (a byte count or a negative errno).
     #[inline]
     pub(super) fn end(&mut self, result: i32) -> Ended {
-        let op = std::mem::take(&mut self.op);
-        let soft = match -result {
-            libc::ENOBUFS | libc::ECANCELED | libc::EINTR => true,
-            // A multishot sees EAGAIN only on a non-blocking descriptor, where arming again would spin.
-            libc::EAGAIN => op == RecvOp::Try,
-            _ => result > 0,
-        };
+        self.armed = false;
+        // `EAGAIN` is not among them: it comes from a non-blocking descriptor, where arming again would spin.
+        let soft = result > 0 || matches!(-result, libc::ENOBUFS | libc::ECANCELED | libc::EINTR);
         if !soft {
-            self.wanted = false;
+            self.wish = Wish::None;
             self.stopping = false;
             return if result == 0 { Ended::Eof } else { Ended::Failed(-result) };
         }
-        if self.wanted {
-            return if result == -libc::ENOBUFS { Ended::Starve } else { Ended::Rearm };
+        match self.wish {
+            Wish::Armed if result == -libc::ENOBUFS => Ended::Starve,
+            Wish::Armed => Ended::Rearm,
+            Wish::None if std::mem::take(&mut self.stopping) => Ended::Cancelled,
+            Wish::None | Wish::Probed => Ended::Wait,
         }
-        if self.stopping {
-            self.stopping = false;
-            return Ended::Cancelled;
-        }
-        if result > 0 { Ended::Quiet } else { Ended::Empty }
     }
 }
 
@@ -75,38 +72,41 @@ impl Receiving {
 mod tests {
     use super::*;
 
-    fn wanted(op: RecvOp) -> Receiving {
-        Receiving { op, wanted: true, ..Receiving::default() }
+    fn armed(wish: Wish) -> Receiving {
+        Receiving { wish, armed: true, ..Receiving::default() }
     }
 
     #[test]
     fn a_wanted_receive_is_armed_again_after_every_soft_end() {
         for result in [1, -libc::ECANCELED, -libc::EINTR] {
-            assert_eq!(wanted(RecvOp::Multishot).end(result), Ended::Rearm);
+            assert_eq!(armed(Wish::Armed).end(result), Ended::Rearm);
         }
-        assert_eq!(wanted(RecvOp::Multishot).end(-libc::ENOBUFS), Ended::Starve);
-        assert_eq!(wanted(RecvOp::Try).end(-libc::EAGAIN), Ended::Rearm);
+        assert_eq!(armed(Wish::Armed).end(-libc::ENOBUFS), Ended::Starve);
     }
 
     #[test]
     fn hard_ends_take_the_wish_away() {
-        let mut recv = wanted(RecvOp::Multishot);
-        assert_eq!(recv.end(0), Ended::Eof);
-        assert!(!recv.wanted && recv.op == RecvOp::None);
-        assert_eq!(wanted(RecvOp::Multishot).end(-libc::ECONNRESET), Ended::Failed(libc::ECONNRESET));
-        assert_eq!(wanted(RecvOp::Multishot).end(-libc::EAGAIN), Ended::Failed(libc::EAGAIN));
+        for wish in [Wish::Armed, Wish::Probed] {
+            let mut recv = armed(wish);
+            assert_eq!(recv.end(0), Ended::Eof);
+            assert_eq!((recv.wish, recv.armed), (Wish::None, false));
+            for errno in [libc::ECONNRESET, libc::EAGAIN] {
+                assert_eq!(armed(wish).end(-errno), Ended::Failed(errno));
+            }
+        }
     }
 
     #[test]
-    fn a_stop_is_told_once_and_a_try_ends_empty_or_quiet() {
-        let mut recv = Receiving { op: RecvOp::Multishot, stopping: true, ..Receiving::default() };
+    fn a_stop_is_told_once() {
+        let mut recv = Receiving { stopping: true, ..armed(Wish::None) };
         assert_eq!(recv.end(-libc::ECANCELED), Ended::Cancelled);
         assert!(!recv.stopping);
-        let mut recv = Receiving { op: RecvOp::Try, ..Receiving::default() };
-        assert_eq!(recv.end(-libc::EAGAIN), Ended::Empty);
-        recv.op = RecvOp::Try;
-        assert_eq!(recv.end(-libc::ENOBUFS), Ended::Empty);
-        recv.op = RecvOp::Try;
-        assert_eq!(recv.end(5), Ended::Quiet);
+    }
+
+    #[test]
+    fn one_that_is_probed_from_now_on_is_not_armed_again() {
+        for result in [1, -libc::ECANCELED, -libc::ENOBUFS, -libc::EINTR] {
+            assert_eq!(armed(Wish::Probed).end(result), Ended::Wait);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use io_uring::squeue;
 
-use super::receive::RecvOp;
+use super::receive::Wish;
 use super::ring::Ring;
 use super::syscalls::{self, ENTER_GETEVENTS, ENTER_REGISTERED_RING};
 
@@ -77,7 +77,7 @@ impl Ring {
             let Some(id) = self.starved.pop_front() else { break };
             let Some(socket) = self.sockets.get(id) else { continue };
             socket.recv.starved = false;
-            if socket.recv.wanted && socket.recv.op == RecvOp::None && socket.leaving.is_none() {
+            if socket.recv.wish == Wish::Armed && !socket.recv.armed && socket.leaving.is_none() {
                 self.stats.rearms += 1;
                 self.arm_recv(id);
             }

@@ -122,6 +122,16 @@ pub(super) fn eventfd_clear(event: BorrowedFd<'_>) {
     unsafe { libc::read(event.as_raw_fd(), ptr::from_mut(&mut count).cast(), 8) };
 }
 
+/// Receives what is there, up to the size of `space`: a byte count, 0 at the end of the stream, or a negative errno,
+/// which is `EAGAIN` where nothing is there.
+#[inline]
+pub(super) fn recv(socket: BorrowedFd<'_>, space: &mut [u8]) -> i32 {
+    let (at, size) = (space.as_mut_ptr().cast(), space.len());
+    // SAFETY: `space` is ours to write to during the call.
+    let received = unsafe { libc::recv(socket.as_raw_fd(), at, size, libc::MSG_DONTWAIT) };
+    if received < 0 { -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) } else { received as i32 }
+}
+
 /// Stops both directions. Errors (not connected, peer gone) do not matter to a socket that is being closed.
 pub(super) fn shutdown(socket: BorrowedFd<'_>) {
     // SAFETY: no memory is passed.

@@ -11,6 +11,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::node::{Ending, Injected};
 use super::placement::HandedOver;
+use super::probes::Probes;
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::reply_path::ReplyPath;
@@ -52,13 +53,17 @@ pub struct Core {
     path: Rc<dyn ReplyPath>,
     listener: Option<SocketId>,
     pub(super) idle: IdleState,
+    /// Shares its thread with others.
+    pub(super) hosted: bool,
     /// Since when nothing has happened.
     pub(super) resting: Option<u64>,
     /// The clock was read while there was nothing to do, so that the next turn need not.
     pub(super) knows_time: bool,
     /// Each message may block an isolated core: it looks at the clock and at what was cancelled before the next.
     messages_per_endpoint: usize,
-    completions: Vec<Completion>,
+    /// What has come and is not handled yet.
+    pub(super) completions: Vec<Completion>,
+    pub(super) probes: Probes,
     injected: VecDeque<Injected>,
     fired: Vec<u64>,
     /// What this core has told the others.
@@ -77,6 +82,7 @@ impl Core {
         Core {
             path: shard.path(),
             idle: IdleState::new(if isolated { Idle::Park } else { shard.node.config.idle }),
+            hosted: false,
             resting: None,
             knows_time: false,
             messages_per_endpoint: if isolated { 1 } else { MESSAGES_PER_ENDPOINT },
@@ -84,6 +90,7 @@ impl Core {
             shard,
             listener,
             completions: Vec::with_capacity(256),
+            probes: Probes::default(),
             injected: VecDeque::new(),
             fired: Vec::new(),
             ending: Ending::Draining,
@@ -135,7 +142,11 @@ impl Core {
     }
 
     fn take_completions(&mut self) -> bool {
-        if !self.ring.has_completions() {
+        // A spin that has found something has looked.
+        if self.completions.is_empty() {
+            self.probes.look(&mut self.ring, &mut self.completions);
+        }
+        if self.completions.is_empty() && !self.ring.has_completions() {
             return false;
         }
         let mut completions = std::mem::take(&mut self.completions);
@@ -149,8 +160,12 @@ impl Core {
     fn on_completion(&mut self, completion: Completion) {
         match completion {
             Completion::Received { socket, chunk } => {
+                let len = chunk.len();
                 self.shard.on_bytes(connection(socket), self.ring.bytes(&chunk), &self.path);
                 self.ring.release(chunk);
+                if self.may_probe() {
+                    self.probes.received(&mut self.ring, socket, len);
+                }
             }
             Completion::Sent { socket, buf, result } => {
                 self.shard.on_sent(connection(socket), buf);
@@ -339,6 +354,7 @@ impl Core {
         let ring = self.ring.stats();
         all.enters = ring.enters;
         all.sqes = ring.sqes;
+        all.probes = ring.probes;
         all.cq_overflows = ring.cq_overflows;
         all.buffer_starvations = ring.buffer_starvations;
         all.rearms = ring.rearms;

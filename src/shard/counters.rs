@@ -130,6 +130,8 @@ counters! {
     enters,
     /// Operations given to the ring.
     sqes,
+    /// System calls by which the core, as it spun, looked for itself whether a busy connection had brought something.
+    probes,
     /// Times that the completion queue overflowed; nothing is lost, but receiving is interrupted.
     cq_overflows,
     /// Times that the receive buffers ran out.

@@ -20,6 +20,7 @@ pub mod lanes;
 pub mod links;
 pub mod node;
 pub mod placement;
+mod probes;
 pub mod relay;
 pub mod requests;
 pub mod rest;

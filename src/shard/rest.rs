@@ -64,7 +64,7 @@ impl Core {
         self.shard.tick()
     }
 
-    /// Looks at memory until something has arrived; false if the time is up first.
+    /// Looks at memory, and at probed connections, until something has arrived; false if the time is up first.
     fn spin(&mut self, until: u64) -> io::Result<bool> {
         let timer = self.shard.timers.borrow().next_deadline().unwrap_or(u64::MAX);
         let mut look = 0u32;
@@ -78,7 +78,12 @@ impl Core {
                 self.ring.submit()?;
                 return Ok(true);
             }
-            if look.is_multiple_of(LOOKS_PER_CLOCK) {
+            // Such a look takes as long as many at memory.
+            let probed = self.probes.look(&mut self.ring, &mut self.completions);
+            if !self.completions.is_empty() {
+                return Ok(true);
+            }
+            if probed || look.is_multiple_of(LOOKS_PER_CLOCK) {
                 let now = self.tick();
                 if now >= timer {
                     return Ok(true);
@@ -91,12 +96,19 @@ impl Core {
         }
     }
 
+    /// Whether connections that talk much are to be probed: while the core spins, on a thread of its own.
+    #[inline]
+    pub(super) fn may_probe(&self) -> bool {
+        !self.hosted && !matches!(self.idle.spin_for(), SpinFor::No)
+    }
+
     pub(super) fn something_arrived(&self) -> bool {
         !self.shard.door().injector.is_empty() || !self.shard.lanes.borrow().nothing_arrived()
     }
 
     /// Sleeps until a completion, a wake-up or a timer.
     fn park(&mut self) -> io::Result<()> {
+        self.probes.end(&mut self.ring);
         if !self.prepare_to_park() {
             return Ok(());
         }
@@ -130,6 +142,7 @@ impl Core {
     /// # Errors
     /// What the kernel says.
     pub fn register_event(&mut self) -> io::Result<RingEvent> {
+        self.hosted = true;
         self.ring.register_event()
     }
 

@@ -4,6 +4,7 @@ mod closing;
 mod detaching;
 mod events;
 mod pressure;
+mod probing;
 mod receiving;
 mod sending;
 mod support;

@@ -86,65 +86,6 @@ fn a_starved_receive_can_be_stopped_and_resumed() {
 }
 
 #[test]
-fn a_starved_receive_replaced_by_a_try_is_armed_once() {
-    let mut ring = ring(&RingConfig { buffers: 1, buffer_size: 4, ..small() });
-    let (connection, mut theirs) = adopted(&mut ring);
-    theirs.write_all(b"abcdefgh").unwrap();
-    ring.recv(connection);
-    let Some(Completion::Received { chunk, .. }) = next(&mut ring).pop() else { panic!("no bytes") };
-    while ring.stats().buffer_starvations == 0 {
-        assert!(turn(&mut ring).is_empty(), "no buffer is free");
-    }
-    ring.stop_recv(connection);
-    assert!(stopped(&next(&mut ring)));
-    ring.release(chunk);
-    ring.try_recv(connection);
-    ring.recv(connection);
-    assert_eq!(collect(&mut ring, connection, 4), b"efgh");
-    theirs.write_all(b"ij").unwrap();
-    assert_eq!(collect(&mut ring, connection, 2), b"ij");
-    ring.stop_recv(connection);
-    assert!(stopped(&next(&mut ring)));
-    theirs.write_all(b"kl").unwrap();
-    assert!(turn(&mut ring).is_empty(), "a second receive was armed");
-    close(&mut ring, connection);
-    assert_eq!((ring.open_sockets(), ring.free_buffers()), (0, 1));
-}
-
-#[test]
-fn try_recv_tells_empty_bytes_and_end() {
-    let mut ring = ring(&small());
-    let (connection, mut theirs) = adopted(&mut ring);
-    ring.try_recv(connection);
-    let completions = turn(&mut ring);
-    assert!(matches!(completions[..], [Completion::RecvEnded { reason: RecvEnd::Empty, .. }]), "{completions:?}");
-    theirs.write_all(b"bytes").unwrap();
-    ring.try_recv(connection);
-    ring.try_recv(connection);
-    let mut completions = turn(&mut ring);
-    assert_eq!(completions.len(), 1, "one try at a time: {completions:?}");
-    let Some(Completion::Received { chunk, .. }) = completions.pop() else { panic!("no bytes") };
-    assert_eq!(ring.bytes(&chunk), b"bytes");
-    ring.release(chunk);
-    drop(theirs);
-    ring.try_recv(connection);
-    let completions = turn(&mut ring);
-    assert!(matches!(completions[..], [Completion::Eof { socket }] if socket == connection), "{completions:?}");
-}
-
-#[test]
-fn recv_takes_over_from_a_try() {
-    let mut ring = ring(&small());
-    let (connection, mut theirs) = adopted(&mut ring);
-    ring.try_recv(connection);
-    ring.recv(connection);
-    ring.try_recv(connection);
-    assert!(turn(&mut ring).is_empty(), "the empty try is not told: the receive goes on");
-    theirs.write_all(b"later").unwrap();
-    assert_eq!(collect(&mut ring, connection, 5), b"later");
-}
-
-#[test]
 fn a_non_blocking_descriptor_is_served_or_told_and_does_not_spin() {
     let mut ring = ring(&small());
     let (ours, mut theirs) = pair();

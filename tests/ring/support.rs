@@ -88,7 +88,11 @@ pub(crate) fn adopted(ring: &mut Ring) -> (SocketId, TcpStream) {
 
 /// A byte that depends on its position, so that a lost or swapped piece shows.
 pub(crate) fn pattern(seed: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed) as u8).collect()
+    (0..len).map(|at| pattern_at(seed, at)).collect()
+}
+
+pub(crate) fn pattern_at(seed: usize, at: usize) -> u8 {
+    (at.wrapping_mul(31) ^ (at >> 8) ^ seed) as u8
 }
 
 /// Writes `bytes` from a thread of its own.
