@@ -26,6 +26,9 @@ Usage: cargo bench --bench per_core_echo -- [OPTIONS]
   --rate LIST        open loop instead: so many asks a second in all, as 5000, 50k or 1.5M, or as 20% of
                      what the largest window gives in the same run; latencies count from when an
                      ask was due. The asking cores never rest
+  --payloads LIST    sweep instead: answers of these sizes to asks of a few bytes over sockets, as 64, 16K
+                     or 1M, with the bytes per second; `all` is 64,1K,4K,16K,64K,256K,1M,4M,16M.
+                     The window is [1,4] then
   --payload BYTES    0, 16, 64, 128, 256, 1024 and 4096 need no memory of their own; other sizes
                      are carried by `Bytes`, whose allocations are counted
                                                              [64]
@@ -40,21 +43,37 @@ Usage: cargo bench --bench per_core_echo -- [OPTIONS]
 const MOST_IN_FLIGHT: usize = 65_536;
 /// Stays below the default frame limit of 16 MiB.
 const LARGEST_PAYLOAD: usize = 8 << 20;
+/// The largest answer of the sweep.
+const LARGEST_ANSWER: usize = 64 << 20;
+/// What the sweep goes over.
+const SWEEP: &str = "64,1K,4K,16K,64K,256K,1M,4M,16M";
 /// The loopback addresses 127.0.x.y that a server can be reached under, or names of its Unix socket.
 const MOST_CONNECTIONS: usize = 10_000;
 /// As many as fit into the 16 bits of a core number with ease.
 const MOST_CORES: usize = 1024;
 
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Report {
+    /// The usual table.
+    Echoes,
+    /// Open loops.
+    Rates,
+    /// The sweep over sizes of answers.
+    Payloads,
+}
+
 /// What to do.
 pub(crate) enum Command {
     /// Measure.
-    Run(Options),
+    Run(Box<Options>),
     /// Print the help.
     Help,
 }
 
 /// All options, checked.
 pub(crate) struct Options {
+    pub(crate) report: Report,
     pub(crate) paths: Vec<Path>,
     pub(crate) idles: Vec<IdlePolicy>,
     /// Even, or 1 rounded up to 2.
@@ -62,8 +81,10 @@ pub(crate) struct Options {
     /// At least one per asking core.
     pub(crate) connections: usize,
     pub(crate) windows: Vec<usize>,
-    /// None for a closed loop.
+    /// For open loops.
     pub(crate) rates: Vec<Rate>,
+    /// For the sweep.
+    pub(crate) payloads: Vec<usize>,
     pub(crate) payload: usize,
     /// Counted time of one side of one row, over all rounds.
     pub(crate) seconds: Option<Duration>,
@@ -75,12 +96,14 @@ pub(crate) struct Options {
 /// Reads the arguments, the first being the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
     let mut options = Options {
+        report: Report::Echoes,
         paths: Path::ALL.to_vec(),
         idles: IdlePolicy::ALL.to_vec(),
         cores: 2,
         connections: 0,
-        windows: vec![1, 64, 512],
+        windows: Vec::new(),
         rates: Vec::new(),
+        payloads: Vec::new(),
         payload: 64,
         seconds: None,
         quick: false,
@@ -106,7 +129,15 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
                 let window = |text: &str| number("--window", text, 1, MOST_IN_FLIGHT);
                 options.windows = list(&parser.value()?.string()?, window)?;
             }
-            Long("rate") => options.rates = list(&parser.value()?.string()?, |rate| Ok(rate.parse::<Rate>()?))?,
+            Long("rate") => {
+                options.report = Report::Rates;
+                options.rates = list(&parser.value()?.string()?, |rate| Ok(rate.parse::<Rate>()?))?;
+            }
+            Long("payloads") => {
+                options.report = Report::Payloads;
+                let sizes = parser.value()?.string()?;
+                options.payloads = list(if sizes == "all" { SWEEP } else { &sizes }, size)?;
+            }
             Long("payload") => options.payload = number("--payload", &parser.value()?.string()?, 0, LARGEST_PAYLOAD)?,
             Long("seconds") => options.seconds = Some(seconds(&parser.value()?.string()?)?),
             Long("quick") => options.quick = true,
@@ -118,8 +149,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             other => return Err(other.unexpected().into()),
         }
     }
+    if options.windows.is_empty() {
+        options.windows = if options.report == Report::Payloads { vec![1, 4] } else { vec![1, 64, 512] };
+    }
     settle_cores(&mut options, connections)?;
-    Ok(Command::Run(options))
+    Ok(Command::Run(Box::new(options)))
 }
 
 fn settle_cores(options: &mut Options, connections: Option<usize>) -> Result<(), Error> {
@@ -158,6 +192,18 @@ fn named<T: Copy, const N: usize>(all: [T; N], name: fn(T) -> &'static str, want
 fn number(option: &str, text: &str, least: usize, most: usize) -> Result<usize, Error> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| format!("{option} takes a number from {least} to {most}, not '{text}'").into())
+}
+
+/// Reads `64`, `16K` or `1M`.
+fn size(text: &str) -> Result<usize, Error> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'K') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'M') => (&text[..text.len() - 1], 1 << 20),
+        _ => (text, 1),
+    };
+    let size = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    let size = size.filter(|size| (1..=LARGEST_ANSWER).contains(size));
+    size.ok_or_else(|| format!("--payloads takes sizes from 1 to 64M, not '{text}'").into())
 }
 
 fn seconds(text: &str) -> Result<Duration, Error> {

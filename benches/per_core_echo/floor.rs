@@ -5,6 +5,7 @@
 //! of the ratio as far as it can.
 
 mod cache_line;
+mod fetch;
 mod ping_pong;
 mod pipelined;
 
@@ -15,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::Error;
 use crate::cpus::Cpus;
-use crate::plan::{FloorKind, Path, Run};
+use crate::plan::{FloorKind, IdlePolicy, Path, Run};
 use crate::sample::{Meter, Sample, Span};
 
 /// Runs the floor that stands beside `run` for as long as `span` says, one pair of threads per pair of cores.
@@ -46,6 +47,13 @@ fn measure_pair(kind: FloorKind, run: &Run, pair: usize, span: Span, cpus: &Cpus
             let pairs: Result<Vec<_>, Error> = (0..run.connections_of(pair)).map(|_| connect(run.path)).collect();
             let (near, far) = pairs?.into_iter().unzip();
             at.run(|| pipelined::ask(near, window, run.payload, span), || pipelined::answer(far))
+        }
+        FloorKind::Fetch => {
+            let (near, far) = connect(run.path)?;
+            let spin = run.idle != IdlePolicy::Park;
+            near.set_nonblocking(spin)?;
+            far.set_nonblocking(spin)?;
+            at.run(|| fetch::ask(near, window, run.payload, span), || fetch::answer(far, run.payload))
         }
         FloorKind::CacheLine => {
             let lines = cache_line::Lines::new(window);

@@ -23,6 +23,10 @@ struct Record {
     offered_per_s: Option<f64>,
     offered_share: Option<f64>,
     payload: usize,
+    /// `echo`: the payload goes both ways. `fetch`: it is the answer.
+    exchange: &'static str,
+    /// Millions of payload bytes of answers per second.
+    mb_per_s: f64,
     rate_per_s: f64,
     p50_ns: u64,
     p90_ns: u64,
@@ -50,6 +54,8 @@ impl Record {
             offered_per_s: offered.map(|(rate, _)| rate.round()),
             offered_share: offered.and_then(|(_, share)| share),
             payload: run.payload,
+            exchange: run.exchange.name(),
+            mb_per_s: sample.rate * run.payload as f64 / 1e6,
             rate_per_s: sample.rate.round(),
             p50_ns: sample.at(0.5),
             p90_ns: sample.at(0.9),

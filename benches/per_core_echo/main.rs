@@ -12,6 +12,7 @@ mod floor;
 mod json;
 mod message;
 mod open_loop;
+mod payloads;
 mod plan;
 mod progress;
 mod rates;
@@ -24,7 +25,7 @@ mod table;
 
 use std::process::ExitCode;
 
-use cli::{Command, Options};
+use cli::{Command, Options, Report};
 use cpus::Cpus;
 use plan::{Plan, Run};
 use progress::Progress;
@@ -66,7 +67,11 @@ fn main() -> ExitCode {
 
 fn bench(options: &Options) -> Result<(), Error> {
     let cpus = Cpus::allowed()?;
-    let rows = if options.rates.is_empty() { echoes(options, &cpus)? } else { rates::measure(options, &cpus)? };
+    let rows = match options.report {
+        Report::Echoes => echoes(options, &cpus)?,
+        Report::Rates => rates::measure(options, &cpus)?,
+        Report::Payloads => payloads::measure(options, &cpus)?,
+    };
     if let Some(file) = &options.json {
         json::write(file, &rows).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }

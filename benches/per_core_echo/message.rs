@@ -43,31 +43,44 @@ impl<const N: usize> Visitor<'_> for PayloadVisitor<N> {
 #[derive(Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct AnyPayload(Bytes);
 
-/// A message that is answered with itself.
-pub(crate) trait Echoed: Ask + Message<Reply = Self> + Clone + PartialEq {
-    /// One with `size` bytes of payload; types that know their size ignore it.
+/// A message whose answer can be checked.
+pub(crate) trait Question: Ask + Message + Clone {
+    /// One with `size` bytes of payload, or whose answer has them; types that know their size ignore it.
     fn with_size(size: usize) -> Self;
+
+    /// Whether this is the answer.
+    fn fits(&self, reply: &Self::Reply) -> bool;
 }
 
-/// The endpoint: gives back what it gets.
-pub(crate) struct Echo;
+/// The endpoint: gives back what it gets, or as many bytes as are wanted.
+#[derive(Default)]
+pub(crate) struct Echo {
+    /// What was wanted last.
+    stored: Bytes,
+}
 
 macro_rules! sizes {
     ($($size:literal as $name:literal),+ $(,)?) => {
         $(
             message!(Payload<$size> as $name => Payload<$size>);
 
-            impl Echoed for Payload<$size> {
+            impl Question for Payload<$size> {
                 fn with_size(_size: usize) -> Self {
                     Payload([0x5a; $size])
                 }
+
+                fn fits(&self, reply: &Self) -> bool {
+                    reply == self
+                }
             }
+
         )+
 
         impl Endpoint for Echo {
             fn handlers(handlers: &mut Handlers<Self>) {
                 $(handlers.ask_sync::<Payload<$size>>();)+
                 handlers.ask_sync::<AnyPayload>();
+                handlers.ask_sync::<Fetch>();
             }
         }
 
@@ -88,13 +101,41 @@ sizes! {
 
 message!(AnyPayload as "bench.Echo" => AnyPayload);
 
-impl Echoed for AnyPayload {
+impl Question for AnyPayload {
     fn with_size(size: usize) -> Self {
         AnyPayload(Bytes::from(vec![0x5a; size]))
     }
+
+    fn fits(&self, reply: &Self) -> bool {
+        reply == self
+    }
 }
 
-impl<M: Echoed> HandleSync<M> for Echo {
+/// Asks for so many bytes.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Fetch(usize);
+message!(Fetch as "bench.Fetch" => AnyPayload);
+
+impl Question for Fetch {
+    fn with_size(size: usize) -> Self {
+        Fetch(size)
+    }
+
+    fn fits(&self, reply: &AnyPayload) -> bool {
+        reply.0.len() == self.0
+    }
+}
+
+impl HandleSync<Fetch> for Echo {
+    fn handle(&mut self, Fetch(size): Fetch, _context: &mut CallContext) -> Result<AnyPayload, HandlerError> {
+        if self.stored.len() != size {
+            self.stored = vec![0x5a; size].into();
+        }
+        Ok(AnyPayload(self.stored.clone()))
+    }
+}
+
+impl<M: Question + Message<Reply = M>> HandleSync<M> for Echo {
     fn handle(&mut self, message: M, _context: &mut CallContext) -> Result<M, HandlerError> {
         Ok(message)
     }

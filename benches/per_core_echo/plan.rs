@@ -74,6 +74,8 @@ pub(crate) enum FloorKind {
     Blocking,
     /// Raw bytes echoed in large reads and writes, a window of frames in flight, both sides spinning.
     Pipelined,
+    /// A few bytes ask for many, a window of such asks in flight; both sides wait as the policy says.
+    Fetch,
     /// Numbers passed through shared cache lines, both sides spinning.
     CacheLine,
 }
@@ -85,7 +87,27 @@ impl FloorKind {
             FloorKind::NonBlocking => "non-blocking sockets",
             FloorKind::Blocking => "blocking sockets",
             FloorKind::Pipelined => "pipelined raw bytes",
+            FloorKind::Fetch => "raw bytes fetched",
             FloorKind::CacheLine => "cache lines",
+        }
+    }
+}
+
+/// What an ask is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exchange {
+    /// The payload goes there and back.
+    Echo,
+    /// A few bytes ask for the payload.
+    Fetch,
+}
+
+impl Exchange {
+    /// Its name in the output.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Exchange::Echo => "echo",
+            Exchange::Fetch => "fetch",
         }
     }
 }
@@ -114,7 +136,8 @@ pub(crate) struct Run {
     /// None where no sockets are.
     pub(crate) connections: Option<usize>,
     pub(crate) load: Load,
-    /// Bytes echoed.
+    pub(crate) exchange: Exchange,
+    /// Bytes of the answer, and of the ask if that is echoed.
     pub(crate) payload: usize,
 }
 
@@ -124,6 +147,7 @@ impl Run {
         match self.path {
             _ if self.window().is_none() => None,
             Path::Local => None,
+            Path::Tcp | Path::Unix if self.exchange == Exchange::Fetch => Some(FloorKind::Fetch),
             Path::Mesh => Some(FloorKind::CacheLine),
             _ if !self.is_ping_pong() => Some(FloorKind::Pipelined),
             _ if self.idle == IdlePolicy::Park => Some(FloorKind::Blocking),
@@ -201,6 +225,15 @@ impl Plan {
         Plan::of(runs(options, &options.windows), true, options, 1.0)
     }
 
+    /// The sweep over these sizes of answers, over sockets.
+    pub(crate) fn payloads(options: &Options) -> Plan {
+        let of_size = |&payload: &usize| {
+            let fetched = move |run: Run| Run { payload, exchange: Exchange::Fetch, ..run };
+            runs(options, &options.windows).into_iter().filter(|run| run.path.has_connections()).map(fetched)
+        };
+        Plan::of(options.payloads.iter().flat_map(of_size).collect(), true, options, 1.0)
+    }
+
     /// What each path does at most: the largest window, without floors. A quarter of the time.
     pub(crate) fn maxima(options: &Options) -> Plan {
         let largest = options.windows.iter().max().copied().unwrap_or(1);
@@ -259,7 +292,15 @@ fn runs(options: &Options, windows: &[usize]) -> Vec<Run> {
             for &window in windows {
                 let cores = if path == Path::Local { 1 } else { options.cores };
                 let connections = path.has_connections().then_some(options.connections);
-                runs.push(Run { path, idle, cores, connections, load: Load::Window(window), payload: options.payload });
+                runs.push(Run {
+                    path,
+                    idle,
+                    cores,
+                    connections,
+                    load: Load::Window(window),
+                    exchange: Exchange::Echo,
+                    payload: options.payload,
+                });
             }
         }
     }

@@ -14,9 +14,9 @@ use ringpost::{EndpointRef, RpcEnv};
 use crate::Error;
 use crate::alloc::thread_allocs;
 use crate::cpus::Cpus;
-use crate::message::{Allocations, AnyPayload, Echoed, Payload};
+use crate::message::{Allocations, AnyPayload, Fetch, Payload, Question};
 use crate::open_loop::{OpenLoop, WORKERS};
-use crate::plan::{Load, Run};
+use crate::plan::{Exchange, Load, Run};
 use crate::sample::{Meter, Sample, Span};
 use crate::stage::Stage;
 
@@ -24,6 +24,7 @@ use crate::stage::Stage;
 pub(crate) fn measure(run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Error> {
     let stage = Stage::set(run, cpus)?;
     let result = match run.payload {
+        _ if run.exchange == Exchange::Fetch => ask_on_all::<Fetch>(&stage, run, span),
         0 => ask_on_all::<Payload<0>>(&stage, run, span),
         16 => ask_on_all::<Payload<16>>(&stage, run, span),
         64 => ask_on_all::<Payload<64>>(&stage, run, span),
@@ -39,7 +40,7 @@ pub(crate) fn measure(run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Erro
     Ok(sample)
 }
 
-fn ask_on_all<M: Echoed>(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error> {
+fn ask_on_all<M: Question>(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error> {
     let client = &stage.envs[0];
     let mut cores = Vec::new();
     for (core, targets) in stage.targets.iter().enumerate() {
@@ -89,7 +90,7 @@ struct Counts {
 }
 
 /// Keeps `window` asks in flight to each target.
-async fn ask_on_core<M: Echoed>(job: Job, window: usize) -> Result<(Meter, Counts), Error> {
+async fn ask_on_core<M: Question>(job: Job, window: usize) -> Result<(Meter, Counts), Error> {
     let meter = Rc::new(RefCell::new(Meter::new()?));
     let asker = |target: &EndpointRef| Asker {
         target: target.clone(),
@@ -117,7 +118,7 @@ async fn ask_on_core<M: Echoed>(job: Job, window: usize) -> Result<(Meter, Count
     Ok((meter.into_inner(), used))
 }
 
-async fn keep_time<M: Echoed>(asker: &Asker<M>, job: &Job) -> Result<Counts, Error> {
+async fn keep_time<M: Question>(asker: &Asker<M>, job: &Job) -> Result<Counts, Error> {
     // Connects and resolves the names, so that the warm-up is not spent on that.
     asker.ask_while(|_| false).await?;
     read_counts(job).await?;
@@ -139,10 +140,10 @@ async fn keep_time<M: Echoed>(asker: &Asker<M>, job: &Job) -> Result<Counts, Err
 }
 
 /// Asks when it is time to, with the targets in turn.
-async fn ask_at_rate<M: Echoed>(job: Job, per_second: f64) -> Result<(Meter, Counts), Error> {
+async fn ask_at_rate<M: Question>(job: Job, per_second: f64) -> Result<(Meter, Counts), Error> {
     let message = M::with_size(job.payload);
     for target in &job.targets {
-        let _: M = target.ask(message.clone()).await?;
+        target.ask(message.clone()).await?;
     }
     let all = Rc::new(OpenLoop::start(job.span, per_second)?);
     let job = Rc::new(job);
@@ -152,8 +153,8 @@ async fn ask_at_rate<M: Echoed>(job: Job, per_second: f64) -> Result<(Meter, Cou
             let target = job.targets[worker % job.targets.len()].clone();
             ringpost::spawn(async move {
                 all.work(async || {
-                    let reply: M = target.ask(message.clone()).await?;
-                    if reply == message { Ok(()) } else { Err(differs()) }
+                    let reply = target.ask(message.clone()).await?;
+                    if message.fits(&reply) { Ok(()) } else { Err(differs()) }
                 })
                 .await
             })
@@ -196,7 +197,7 @@ struct Asker<M> {
     meter: Rc<RefCell<Meter>>,
 }
 
-impl<M: Echoed> Asker<M> {
+impl<M: Question> Asker<M> {
     async fn ask_until_closed(&self) -> Result<(), Error> {
         self.ask_while(|_| !self.meter.borrow().is_closed()).await
     }
@@ -205,10 +206,10 @@ impl<M: Echoed> Asker<M> {
     async fn ask_while(&self, more: impl Fn(Instant) -> bool) -> Result<(), Error> {
         let mut sent = Instant::now();
         loop {
-            let reply: M = self.target.ask(self.message.clone()).await?;
+            let reply = self.target.ask(self.message.clone()).await?;
             let now = Instant::now();
             let counted = self.meter.borrow_mut().record(sent, now);
-            if !counted && reply != self.message {
+            if !counted && !self.message.fits(&reply) {
                 return Err(differs());
             }
             if !more(now) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringpost::{CoreSet, EndpointRef, Idle, RpcEnv};
+use ringpost::{Config, CoreSet, EndpointRef, Idle, RpcEnv};
 
 use crate::Error;
 use crate::cpus::Cpus;
@@ -40,15 +40,20 @@ impl Stage {
         let pairs = run.pairs();
         let doors = Doors::new(run.path, run.connections.unwrap_or(1))?;
         let server = RpcEnv::builder("bench-server")
+            .config(config(run))
             .cores(core_set(cpus, pairs..2 * pairs))
             .idle(idle(run.idle))
             .bind(doors.bind())
             .start()?;
-        server.register_per_core("echo", |_core| Echo)?;
+        server.register_per_core("echo", |_core| Echo::default())?;
         for core in 0..pairs {
             server.register_on(core, &format!("counter-{core}"), || Counter)?;
         }
-        let client = RpcEnv::builder("bench-client").cores(core_set(cpus, 0..pairs)).idle(idle(run.idle)).start()?;
+        let client = RpcEnv::builder("bench-client")
+            .config(config(run))
+            .cores(core_set(cpus, 0..pairs))
+            .idle(idle(run.idle))
+            .start()?;
         // Each address is a peer of its own, so each reference to `echo` has a connection of its own.
         let addresses = doors.addresses(&server)?;
         let reference = |name: &str, address: &str| client.endpoint_ref(&format!("ringpost://{name}@{address}"));
@@ -69,7 +74,7 @@ impl Stage {
         let mut targets = Vec::new();
         let mut counters = Vec::new();
         for core in pairs..2 * pairs {
-            targets.push(vec![env.register_on(core, &format!("echo-{core}"), || Echo)?]);
+            targets.push(vec![env.register_on(core, &format!("echo-{core}"), Echo::default)?]);
             counters.push(env.register_on(core, &format!("counter-{core}"), || Counter)?);
         }
         Ok(Stage { envs: vec![Arc::new(env)], targets, counters, _doors: None })
@@ -77,7 +82,7 @@ impl Stage {
 
     fn local(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
         let env = RpcEnv::builder("bench").cores(core_set(cpus, 0..1)).idle(idle(run.idle)).start()?;
-        let targets = vec![vec![env.register_on(0, "echo", || Echo)?]];
+        let targets = vec![vec![env.register_on(0, "echo", Echo::default)?]];
         Ok(Stage { envs: vec![Arc::new(env)], targets, counters: Vec::new(), _doors: None })
     }
 
@@ -105,4 +110,11 @@ fn idle(policy: IdlePolicy) -> Idle {
         IdlePolicy::Spin => Idle::Spin,
         IdlePolicy::Park => Idle::Park,
     }
+}
+
+/// The defaults, apart from the largest frame where the payload does not fit into one.
+fn config(run: &Run) -> Config {
+    let config = Config::default();
+    let needed = run.payload as u32 + (64 << 10);
+    Config { max_frame: needed.max(config.max_frame), ..config }
 }

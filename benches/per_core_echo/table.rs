@@ -36,7 +36,10 @@ pub(crate) fn title(plan: &Plan, cpus: &Cpus) -> String {
     if connections > 0 {
         let _ = write!(title, ", {}", plural(connections, "connection"));
     }
-    let _ = write!(title, ", {}-byte payload; median of {} rounds of ", run.payload, plan.rounds);
+    if plan.runs.iter().all(|other| other.payload == run.payload) {
+        let _ = write!(title, ", {}-byte payload", run.payload);
+    }
+    let _ = write!(title, "; median of {} rounds of ", plan.rounds);
     let steady = time(plan.span.steady.as_nanos() as u64);
     let _ = write!(title, "{steady}\nEach round trip includes one reading of the clock, {} here.", time(clock_nanos()));
     title
@@ -108,6 +111,7 @@ fn meaning(kind: FloorKind) -> &'static str {
         FloorKind::Pipelined => {
             "sockets, more in flight: raw bytes of as many frames echoed in large reads, both sides spin"
         }
+        FloorKind::Fetch => "raw bytes fetched over a socket",
         FloorKind::CacheLine => {
             "mesh: numbers through as many cache lines shared by two pinned threads, both sides spin"
         }

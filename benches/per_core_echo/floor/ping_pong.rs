@@ -39,7 +39,7 @@ pub(super) fn answer(mut socket: Socket, payload: usize) -> Result<(), Error> {
 }
 
 #[inline]
-fn send(socket: &mut Socket, message: &[u8]) -> Result<(), Error> {
+pub(super) fn send(socket: &mut Socket, message: &[u8]) -> Result<(), Error> {
     let mut done = 0;
     while done < message.len() {
         match socket.write(&message[done..]) {
@@ -53,7 +53,7 @@ fn send(socket: &mut Socket, message: &[u8]) -> Result<(), Error> {
 
 /// Fills `message`; false if the other side closed.
 #[inline]
-fn receive(socket: &mut Socket, message: &mut [u8]) -> Result<bool, Error> {
+pub(super) fn receive(socket: &mut Socket, message: &mut [u8]) -> Result<bool, Error> {
     let mut done = 0;
     while done < message.len() {
         match socket.read(&mut message[done..]) {
