@@ -12,6 +12,7 @@ use crate::mesh::parcel::Parcel;
 use crate::net::ask_cell::AskCell;
 use crate::net::ask_key::AskKey;
 use crate::net::errors::AskError;
+use crate::net::pending::Unread;
 use crate::shard::current;
 use crate::shard::node::{Injected, Node};
 use crate::shard::shard::Shard;
@@ -93,9 +94,12 @@ impl<R: 'static> Future for Asking<R> {
         if let State::OnCore { node, core, key } = self.state {
             match current::get() {
                 Some(shard) if shard.node.id == node && shard.core == core => {
-                    let Poll::Ready(answer) = shard.pending.borrow_mut().poll(key, cx) else { return Poll::Pending };
+                    let Poll::Ready(reply) = shard.pending.borrow_mut().poll(key, cx) else { return Poll::Pending };
                     self.state = State::Done;
-                    return Poll::Ready(open(answer));
+                    return Poll::Ready(reply.map_err(|unread| match unread {
+                        Unread::Failed(error) => error,
+                        Unread::Other(other) => wrong_type::<R>(&other),
+                    }));
                 }
                 _ => self.state = move_outside(node, core, key),
             }
@@ -136,10 +140,15 @@ fn move_outside(node: u64, core: u16, key: AskKey) -> State {
 /// The reply out of its parcel.
 #[inline]
 fn open<R: 'static>(answer: Result<Parcel, AskError>) -> Result<R, AskError> {
-    answer?.take::<R>().map_err(|other| AskError::UndecodableReply {
+    answer?.take::<R>().map_err(|other| wrong_type::<R>(&other))
+}
+
+#[cold]
+fn wrong_type<R>(other: &Parcel) -> AskError {
+    AskError::UndecodableReply {
         target: "a handler of this env".into(),
         reason: format!("it replied {}, not {}", other.type_name(), std::any::type_name::<R>()).into(),
-    })
+    }
 }
 
 impl<R> Drop for Asking<R> {

@@ -20,7 +20,8 @@ struct Kind {
     size: usize,
     boxed: bool,
     name: fn() -> &'static str,
-    drop: unsafe fn(&mut Space),
+    /// None if the value needs none.
+    drop: Option<unsafe fn(&mut Space)>,
 }
 
 /// Ties a type to its [`Kind`].
@@ -34,13 +35,27 @@ impl<T: 'static> Of<T> {
         size: size_of::<T>(),
         boxed: !Self::FITS,
         name: std::any::type_name::<T>,
-        drop: Self::drop_packed,
+        drop: if Self::FITS && !std::mem::needs_drop::<T>() { None } else { Some(Self::drop_packed) },
     };
+
+    /// Moves a value into `space`, over whatever is there.
+    #[inline]
+    fn pack(space: &mut Space, value: T) {
+        let at = space.0.as_mut_ptr();
+        if Self::FITS {
+            // SAFETY: `at` is valid for `INLINE` bytes and aligned to 16, and `FITS` says that `T` asks for no more.
+            unsafe { at.cast::<T>().write(value) }
+        } else {
+            let value = Box::into_raw(Box::new(value));
+            // SAFETY: `at` is valid for `INLINE` bytes and aligned to 16, more than a pointer needs.
+            unsafe { at.cast::<*mut T>().write(value) }
+        }
+    }
 
     /// Moves the value out of `space`.
     ///
     /// # Safety
-    /// `space` was filled by [`Parcel::new::<T>`], and nobody reads it as a value afterwards.
+    /// `space` was filled by [`pack`](Self::pack) with a `T`, and nobody reads it as a value afterwards.
     #[inline]
     unsafe fn unpack(space: &mut Space) -> T {
         let at = space.0.as_mut_ptr();
@@ -48,7 +63,7 @@ impl<T: 'static> Of<T> {
             // SAFETY: the caller promises a `T` here that nobody reads again; `Space` is aligned for it, see `FITS`.
             unsafe { at.cast::<T>().read() }
         } else {
-            // SAFETY: the caller promises that `new` put the pointer of a `Box<T>` here, and that nobody uses it again.
+            // SAFETY: the caller promises that `pack` put the pointer of a `Box<T>` here, and that nobody uses it again.
             *unsafe { Box::from_raw(at.cast::<*mut T>().read()) }
         }
     }
@@ -56,14 +71,14 @@ impl<T: 'static> Of<T> {
     /// The value in `space`.
     ///
     /// # Safety
-    /// `space` was filled by [`Parcel::new::<T>`], and nothing has moved the value out.
+    /// `space` was filled by [`pack`](Self::pack) with a `T`, and nothing has moved the value out.
     unsafe fn look(space: &Space) -> &T {
         let at = space.0.as_ptr();
         if Self::FITS {
             // SAFETY: the caller promises a `T` here; `Space` is aligned for it, see `FITS`.
             unsafe { &*at.cast::<T>() }
         } else {
-            // SAFETY: the caller promises that `new` put the pointer of a `Box<T>` here, which still owns the value.
+            // SAFETY: the caller promises that `pack` put the pointer of a `Box<T>` here, which still owns the value.
             unsafe { &**at.cast::<*const T>() }
         }
     }
@@ -78,7 +93,7 @@ impl<T: 'static> Of<T> {
             // SAFETY: the caller promises a `T` here that nobody reads again; `Space` is aligned for it, see `FITS`.
             unsafe { at.cast::<T>().drop_in_place() }
         } else {
-            // SAFETY: the caller promises that `new` put the pointer of a `Box<T>` here, and that nobody uses it again.
+            // SAFETY: the caller promises that `pack` put the pointer of a `Box<T>` here, and that nobody uses it again.
             drop(unsafe { Box::from_raw(at.cast::<*mut T>().read()) });
         }
     }
@@ -92,9 +107,11 @@ impl<T: 'static> Of<T> {
 ///
 /// Moving a parcel moves the bytes of the value; no code of the value runs until it is taken or dropped. A parcel may
 /// be taken or dropped on another thread than packed it, which is why [`new`](Parcel::new) demands `Send`.
+// The kind comes first, so that a small value shares its cache line.
+#[repr(C)]
 pub struct Parcel {
-    space: Space,
     kind: &'static Kind,
+    space: Space,
     /// Neither `Send` nor `Sync` by itself: what the space holds is unknown here.
     unknown: PhantomData<*mut ()>,
 }
@@ -111,16 +128,16 @@ impl Parcel {
     #[inline]
     pub fn new<T: Send + 'static>(value: T) -> Parcel {
         let mut space = Space(MaybeUninit::uninit());
-        let at = space.0.as_mut_ptr();
-        if Of::<T>::FITS {
-            // SAFETY: `at` is valid for `INLINE` bytes and aligned to 16, and `FITS` says that `T` asks for no more.
-            unsafe { at.cast::<T>().write(value) }
-        } else {
-            let value = Box::into_raw(Box::new(value));
-            // SAFETY: `at` is valid for `INLINE` bytes and aligned to 16, more than a pointer needs.
-            unsafe { at.cast::<*mut T>().write(value) }
-        }
-        Parcel { space, kind: Of::<T>::KIND, unknown: PhantomData }
+        Of::pack(&mut space, value);
+        Parcel { kind: Of::<T>::KIND, space, unknown: PhantomData }
+    }
+
+    /// Packs a value where the parcel lies, after dropping what was in it. Only the value moves, not the whole parcel.
+    #[inline]
+    pub fn fill<T: Send + 'static>(&mut self, value: T) {
+        self.drop_value();
+        Of::pack(&mut self.space, value);
+        self.kind = Of::<T>::KIND;
     }
 
     /// Whether the value is a `T`.
@@ -156,6 +173,11 @@ impl Parcel {
         Some(unsafe { Of::<T>::unpack(&mut self.space) })
     }
 
+    /// Moves whatever it holds into another parcel, and leaves `()` here.
+    pub fn take_out(&mut self) -> Parcel {
+        std::mem::replace(self, Parcel::new(()))
+    }
+
     /// The value where it lies; none if it is not a `T`.
     pub fn get<T: 'static>(&self) -> Option<&T> {
         // SAFETY: `is` compares the very type that `new` was called with, and only `take`, which consumes the parcel,
@@ -181,21 +203,34 @@ impl Parcel {
     }
 }
 
-impl Drop for Parcel {
+impl Parcel {
+    /// Drops the value; the space is not to be read again.
     #[inline]
-    fn drop(&mut self) {
-        let (drop, space) = (self.kind.drop, &mut self.space);
-        // SAFETY: `kind` was made by `new` for the type of the value in `space`; `take` never lets an emptied parcel come
-        // here, and nothing can use the space after this.
+    fn drop_value(&mut self) {
+        if let Some(drop) = self.kind.drop {
+            self.drop_with(drop);
+        }
+    }
+
+    fn drop_with(&mut self, drop: unsafe fn(&mut Space)) {
+        let name = self.kind.name;
+        // What comes after a panic finds nothing to drop.
+        self.kind = Of::<()>::KIND;
+        let space = &mut self.space;
+        // SAFETY: `drop` comes from the kind of the value in `space`, which the kind no longer tells of, so that nothing
+        // uses the value after this; `take` never lets an emptied parcel come here.
         let dropping = AssertUnwindSafe(|| unsafe { drop(space) });
         // Parcels are dropped all over a core's loop, and the value's drop is user code: its panic ends here.
         if let Err(panic) = catch_unwind(dropping) {
-            tracing::error!(
-                panic = panic_text(&*panic),
-                kind = self.type_name(),
-                "the drop of a message or reply panicked"
-            );
+            tracing::error!(panic = panic_text(&*panic), kind = name(), "the drop of a message or reply panicked");
         }
+    }
+}
+
+impl Drop for Parcel {
+    #[inline]
+    fn drop(&mut self) {
+        self.drop_value();
     }
 }
 

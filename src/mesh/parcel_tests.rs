@@ -120,3 +120,17 @@ fn a_parcel_is_its_room_and_one_pointer() {
     assert_eq!(size_of::<Parcel>(), Parcel::INLINE + 16);
     assert_eq!(size_of::<Option<Parcel>>(), size_of::<Parcel>());
 }
+
+#[test]
+fn a_parcel_that_is_filled_again_drops_what_it_held_and_gives_all_of_it_away() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let mut parcel = Parcel::new(Counted { drops: drops.clone(), _ballast: [0; 8] });
+    parcel.fill(Counted { drops: drops.clone(), _ballast: [0; 1000] });
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+    let other = parcel.take_out();
+    assert!(parcel.is::<()>());
+    drop(parcel);
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+    drop(other);
+    assert_eq!(drops.load(Ordering::Relaxed), 2);
+}

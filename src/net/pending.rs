@@ -1,25 +1,42 @@
 //! The asks of a core that wait for their answer.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use slab::Slab;
+use serde::de::DeserializeOwned;
 
 use super::ask_cell::AskCell;
 use super::ask_key::AskKey;
 use super::errors::AskError;
 use crate::executor::timers::TimerKey;
 use crate::mesh::parcel::Parcel;
-use crate::wire::codec::CodecError;
+use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::EndpointId;
+use crate::wire::message::Message;
 
 /// Where the limit of an ask with a timeout of its own can be changed.
 pub const OWN_TIMEOUT: &str = "the timeout given to ask_within";
 
-/// Turns the bytes of a reply into the value that the asker expects.
-pub type Decode = fn(&[u8]) -> Result<Parcel, CodecError>;
+/// Ends an ask with the bytes of its reply; [`end_with_bytes`] for the type that the asker expects.
+pub type EndWithBytes = fn(&RefCell<Pending>, AskKey, &[u8]) -> Result<Option<Completed>, CodecError>;
+
+/// Decodes a reply and ends its ask with it. The ask is open still if that fails. The table is not borrowed while the
+/// value is decoded or, if nobody waits for it any more, dropped.
+///
+/// # Errors
+/// The bytes are not the reply that is expected.
+pub fn end_with_bytes<R>(table: &RefCell<Pending>, key: AskKey, bytes: &[u8]) -> Result<Option<Completed>, CodecError>
+where
+    R: DeserializeOwned + Send + 'static,
+{
+    codec::decode_then(bytes, |reply: R| {
+        let waits = table.borrow().is_waiting(key);
+        if waits { table.borrow_mut().reply(key, reply) } else { None }
+    })
+}
 
 /// Where an ask went: for errors, and to find those that a lost connection took along.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,12 +89,10 @@ pub enum Waiter {
 pub struct Waiting {
     /// Who waits.
     pub waiter: Waiter,
-    /// How to decode the reply.
-    pub decode: Decode,
     /// Where it went.
     pub via: Via,
-    /// Name and version of the message, for errors.
-    pub message: (&'static str, u16),
+    /// What is asked.
+    pub kind: &'static AskKind,
     /// The timer that ends it.
     pub timer: TimerKey,
     /// When it ends, in nanoseconds of the core's clock.
@@ -86,6 +101,24 @@ pub struct Waiting {
     pub timeout_ns: u64,
     /// Who set that.
     pub limited_by: LimitedBy,
+}
+
+/// What is the same for all asks of one type.
+#[derive(Debug)]
+pub struct AskKind {
+    /// The name of the message, for errors.
+    pub name: &'static str,
+    /// Its version.
+    pub version: u16,
+    /// How its reply is decoded.
+    pub end_with_bytes: EndWithBytes,
+}
+
+impl AskKind {
+    /// Of the asks with the message `M`.
+    pub const fn of<M: Message>() -> &'static AskKind {
+        const { &AskKind { name: M::NAME, version: M::VERSION, end_with_bytes: end_with_bytes::<M::Reply> } }
+    }
 }
 
 /// Who set the limit of an ask.
@@ -117,39 +150,78 @@ impl Waiting {
     }
 }
 
+/// A place in the table.
+#[derive(Debug)]
+struct Slot {
+    /// Of the ask that has the place; 0 if none has, and no ask has that.
+    serial: u32,
+    state: State,
+    /// The reply, once it is there. It stays where it was decoded to until its future takes it: it is moved as the value
+    /// that it is, not as a whole parcel.
+    reply: Parcel,
+}
+
 #[derive(Debug)]
 enum State {
     Waiting(Waiting),
-    Done(Result<Parcel, AskError>),
+    Replied,
+    Failed(AskError),
+}
+
+impl Slot {
+    /// Takes an answer out that is no reply of the type that was expected.
+    #[cold]
+    fn unread(&mut self) -> Unread {
+        match std::mem::replace(&mut self.state, State::Replied) {
+            State::Failed(error) => Unread::Failed(error),
+            State::Replied | State::Waiting(_) => Unread::Other(self.reply.take_out()),
+        }
+    }
+}
+
+#[cold]
+fn ended_before() -> AskError {
+    AskError::NeverReplied { target: "an ask that has ended before".into() }
 }
 
 /// The asks of a core that wait for their answer, found by index.
 #[derive(Debug)]
 pub struct Pending {
-    slots: Slab<(u32, State)>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
     serial: u32,
     limit: usize,
     /// Those that were relayed for other cores, by core and its ask.
     relayed: HashMap<(u16, u64), AskKey>,
 }
 
+/// Why a future gets no reply of its type.
+#[derive(Debug)]
+pub enum Unread {
+    /// The ask failed.
+    Failed(AskError),
+    /// The reply is of another type.
+    Other(Parcel),
+}
+
 impl Pending {
     /// An empty table for up to `limit` asks.
     pub fn new(limit: usize) -> Pending {
-        Pending { slots: Slab::new(), serial: 0, limit, relayed: HashMap::new() }
+        Pending { slots: Vec::new(), free: Vec::new(), serial: 0, limit, relayed: HashMap::new() }
     }
 
     /// Whether one more ask fits.
     #[inline]
     pub fn has_room(&self) -> bool {
-        self.slots.len() < self.limit
+        self.len() < self.limit
     }
 
     /// The key that the next insertion will have.
     #[inline]
     pub fn next_key(&mut self) -> AskKey {
         self.serial = self.serial.wrapping_add(1).max(1);
-        AskKey::new(self.slots.vacant_key(), self.serial)
+        let slot = self.free.last().map_or(self.slots.len(), |&slot| slot as usize);
+        AskKey::new(slot, self.serial)
     }
 
     /// Enters an ask under the key that [`next_key`](Self::next_key) just gave.
@@ -158,7 +230,18 @@ impl Pending {
         if let Waiter::Core { core, request } = waiting.waiter {
             self.relayed.insert((core, request), key);
         }
-        let slot = self.slots.insert((key.serial(), State::Waiting(waiting)));
+        let (serial, state) = (key.serial(), State::Waiting(waiting));
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                let place = &mut self.slots[slot as usize];
+                (place.serial, place.state) = (serial, state);
+                slot as usize
+            }
+            None => {
+                self.slots.push(Slot { serial, state, reply: Parcel::new(()) });
+                self.slots.len() - 1
+            }
+        };
         debug_assert_eq!(slot, key.slot());
     }
 
@@ -170,23 +253,34 @@ impl Pending {
     }
 
     #[inline]
-    fn get(&mut self, key: AskKey) -> Option<&mut State> {
-        self.slots.get_mut(key.slot()).filter(|(serial, _)| *serial == key.serial()).map(|(_, state)| state)
+    fn get(&mut self, key: AskKey) -> Option<&mut Slot> {
+        self.slots.get_mut(key.slot()).filter(|slot| slot.serial == key.serial())
+    }
+
+    /// Frees the place of an ask, whose answer has been taken out of it.
+    #[inline]
+    fn vacate(&mut self, key: AskKey) {
+        if let Some(slot) = self.get(key) {
+            slot.serial = 0;
+            self.free.push(key.slot() as u32);
+        }
     }
 
     /// The ask, if it still waits.
     #[inline]
     pub fn waiting(&mut self, key: AskKey) -> Option<&mut Waiting> {
-        match self.get(key)? {
+        match &mut self.get(key)?.state {
             State::Waiting(waiting) => Some(waiting),
-            State::Done(_) => None,
+            State::Replied | State::Failed(_) => None,
         }
     }
 
     /// When the ask ends by itself, if it still waits.
     pub fn deadline(&self, key: AskKey) -> Option<u64> {
         match self.slots.get(key.slot()) {
-            Some((serial, State::Waiting(waiting))) if *serial == key.serial() => Some(waiting.deadline),
+            Some(Slot { serial, state: State::Waiting(waiting), .. }) if *serial == key.serial() => {
+                Some(waiting.deadline)
+            }
             _ => None,
         }
     }
@@ -194,36 +288,56 @@ impl Pending {
     /// Whether the ask still waits.
     #[inline]
     pub fn is_waiting(&self, key: AskKey) -> bool {
-        matches!(self.slots.get(key.slot()), Some((serial, State::Waiting(_))) if *serial == key.serial())
+        let slot = self.slots.get(key.slot()).filter(|slot| slot.serial == key.serial());
+        slot.is_some_and(|slot| matches!(slot.state, State::Waiting(_)))
     }
 
-    /// Ends an ask that still waits. Gives back what waited: its timer must be cancelled and its waiter woken, once
-    /// no table is borrowed.
+    /// Ends an ask that still waits with a reply. Gives back what waited: its timer must be cancelled and its waiter
+    /// woken, once no table is borrowed. Nothing, and the reply is dropped here, if the ask does not wait.
+    #[inline]
+    pub fn reply<R: Send + 'static>(&mut self, key: AskKey, reply: R) -> Option<Completed> {
+        let slot = self.get(key)?;
+        let State::Waiting(waiting) = &mut slot.state else { return None };
+        let Waiter::Future(waker) = &mut waiting.waiter else {
+            return self.complete(key, Ok(Parcel::new(reply)));
+        };
+        let completed = Completed { timer: waiting.timer, notify: Notify::Task(waker.take()) };
+        slot.state = State::Replied;
+        slot.reply.fill(reply);
+        Some(completed)
+    }
+
+    /// Ends an ask that still waits, as [`reply`](Self::reply) does.
     #[inline]
     pub fn complete(&mut self, key: AskKey, answer: Result<Parcel, AskError>) -> Option<Completed> {
-        let State::Waiting(waiting) = self.get(key)? else { return None };
+        let slot = self.get(key)?;
+        let State::Waiting(waiting) = &mut slot.state else { return None };
         let timer = waiting.timer;
-        if let Waiter::Future(waker) = &mut waiting.waiter {
-            let wake = waker.take();
-            self.slots[key.slot()].1 = State::Done(answer);
-            return Some(Completed { timer, notify: Notify::Task(wake) });
-        }
-        let notify = match self.slots.remove(key.slot()).1 {
-            State::Waiting(Waiting { waiter: Waiter::Cell(cell), .. }) => Notify::Cell(cell, answer),
-            State::Waiting(Waiting { waiter: Waiter::Core { core, request }, .. }) => {
-                self.relayed.remove(&(core, request));
-                Notify::Core { core, request, answer }
+        let waiter = std::mem::replace(&mut waiting.waiter, Waiter::Future(None));
+        let notify = match waiter {
+            Waiter::Future(wake) => {
+                match answer {
+                    Ok(reply) => (slot.state, slot.reply) = (State::Replied, reply),
+                    Err(error) => slot.state = State::Failed(error),
+                }
+                return Some(Completed { timer, notify: Notify::Task(wake) });
             }
-            _ => unreachable!("it was found waiting, and not by a future, above"),
+            Waiter::Cell(cell) => Elsewhere::Cell(cell, answer),
+            Waiter::Core { core, request } => {
+                self.relayed.remove(&(core, request));
+                Elsewhere::Core { core, request, answer }
+            }
         };
-        Some(Completed { timer, notify })
+        self.vacate(key);
+        Some(Completed { timer, notify: Notify::Elsewhere(Box::new(notify)) })
     }
 
     /// The answer of an ask whose future is on this core.
     #[inline]
-    pub fn poll(&mut self, key: AskKey, cx: &mut Context<'_>) -> Poll<Result<Parcel, AskError>> {
-        match self.get(key) {
-            Some(State::Waiting(waiting)) => {
+    pub fn poll<R: 'static>(&mut self, key: AskKey, cx: &mut Context<'_>) -> Poll<Result<R, Unread>> {
+        let Some(slot) = self.get(key) else { return Poll::Ready(Err(Unread::Failed(ended_before()))) };
+        match &mut slot.state {
+            State::Waiting(waiting) => {
                 if let Waiter::Future(waker) = &mut waiting.waiter
                     && !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
                 {
@@ -231,39 +345,45 @@ impl Pending {
                 }
                 Poll::Pending
             }
-            Some(State::Done(_)) => match self.slots.remove(key.slot()).1 {
-                State::Done(answer) => Poll::Ready(answer),
-                State::Waiting(_) => unreachable!("it was found done above"),
-            },
-            None => Poll::Ready(Err(AskError::NeverReplied { target: "an ask that has ended before".into() })),
+            State::Replied if let Some(reply) = slot.reply.remove() => {
+                slot.serial = 0;
+                self.free.push(key.slot() as u32);
+                Poll::Ready(Ok(reply))
+            }
+            State::Replied | State::Failed(_) => {
+                let unread = slot.unread();
+                self.vacate(key);
+                Poll::Ready(Err(unread))
+            }
         }
     }
 
     /// Forgets an ask whose future was dropped. An answer that nobody took comes back too, to be dropped where no
     /// table is borrowed.
     pub fn forget(&mut self, key: AskKey) -> Option<Forgotten> {
-        self.get(key)?;
-        Some(match self.slots.remove(key.slot()).1 {
-            State::Waiting(waiting) => {
-                if let Waiter::Core { core, request } = waiting.waiter {
-                    self.relayed.remove(&(core, request));
-                }
-                Forgotten::Waiting(waiting)
-            }
-            State::Done(answer) => Forgotten::Answered(answer),
-        })
+        let slot = self.get(key)?;
+        let forgotten = match std::mem::replace(&mut slot.state, State::Replied) {
+            State::Waiting(waiting) => Forgotten::Waiting(waiting),
+            State::Replied => Forgotten::Answered(Ok(slot.reply.take_out())),
+            State::Failed(error) => Forgotten::Answered(Err(error)),
+        };
+        if let Forgotten::Waiting(Waiting { waiter: Waiter::Core { core, request }, .. }) = forgotten {
+            self.relayed.remove(&(core, request));
+        }
+        self.vacate(key);
+        Some(forgotten)
     }
 
     /// Lets an ask whose future moved to another thread be answered there. If the answer is here already it comes
     /// back, to be put into the cell once no table is borrowed.
     pub fn hand_over(&mut self, key: AskKey, cell: Arc<AskCell>) -> Option<Result<Parcel, AskError>> {
-        if let Some(State::Waiting(waiting)) = self.get(key) {
+        if let Some(waiting) = self.waiting(key) {
             waiting.waiter = Waiter::Cell(cell);
             return None;
         }
-        match self.poll(key, &mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => Some(answer),
-            Poll::Pending => None,
+        match self.forget(key) {
+            Some(Forgotten::Answered(answer)) => Some(answer),
+            _ => Some(Err(ended_before())),
         }
     }
 
@@ -274,8 +394,10 @@ impl Pending {
 
     /// The keys of all asks that wait and went where `matches` says.
     pub fn keys(&self, matches: impl Fn(&Via) -> bool) -> Vec<AskKey> {
-        let waiting = self.slots.iter().filter_map(|(slot, (serial, state))| match state {
-            State::Waiting(waiting) if matches(&waiting.via) => Some(AskKey::new(slot, *serial)),
+        let waiting = self.slots.iter().enumerate().filter_map(|(place, slot)| match &slot.state {
+            State::Waiting(waiting) if slot.serial != 0 && matches(&waiting.via) => {
+                Some(AskKey::new(place, slot.serial))
+            }
             _ => None,
         });
         waiting.collect()
@@ -284,12 +406,12 @@ impl Pending {
     /// Asks in the table, answered but not yet taken ones included.
     #[inline]
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.free.len()
     }
 
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len() == 0
     }
 }
 
@@ -317,6 +439,13 @@ pub struct Completed {
 pub enum Notify {
     /// A task, if its future was polled already.
     Task(Option<Waker>),
+    /// Another thread or core, with its answer.
+    Elsewhere(Box<Elsewhere>),
+}
+
+/// An answer for somebody who is not on this core.
+#[derive(Debug)]
+pub enum Elsewhere {
     /// Another thread, with its answer.
     Cell(Arc<AskCell>, Result<Parcel, AskError>),
     /// An ask of another core, with its answer.
@@ -336,108 +465,22 @@ impl Notify {
     #[inline]
     pub fn wake(self) -> Option<(u16, u64, Result<Parcel, AskError>)> {
         match self {
-            Notify::Task(waker) => {
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
+            Notify::Task(None) => None,
+            Notify::Task(Some(waker)) => {
+                waker.wake();
+                None
             }
-            Notify::Cell(cell, answer) => cell.answer.put(answer),
-            Notify::Core { core, request, answer } => return Some((core, request, answer)),
+            Notify::Elsewhere(to) => match *to {
+                Elsewhere::Cell(cell, answer) => {
+                    cell.answer.put(answer);
+                    None
+                }
+                Elsewhere::Core { core, request, answer } => Some((core, request, answer)),
+            },
         }
-        None
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::executor::timers::TimerWheel;
-
-    fn waiting(waiter: Waiter, peer: u32) -> Waiting {
-        Waiting {
-            waiter,
-            decode: |_| Ok(Parcel::new(())),
-            via: Via::Peer { peer, name: 0, key: None },
-            message: ("m", 1),
-            timer: TimerWheel::new(0).arm(1, 1),
-            deadline: 1,
-            timeout_ns: 1,
-            limited_by: LimitedBy::Config,
-        }
-    }
-
-    fn ask(pending: &mut Pending) -> AskKey {
-        let key = pending.next_key();
-        pending.insert(key, waiting(Waiter::Future(None), 1));
-        key
-    }
-
-    #[test]
-    fn a_late_answer_never_reaches_the_next_ask_in_the_slot() {
-        let mut pending = Pending::new(10);
-        let first = ask(&mut pending);
-        assert!(pending.forget(first).is_some());
-        let second = ask(&mut pending);
-        assert_eq!(first.slot(), second.slot());
-        assert!(pending.complete(first, Ok(Parcel::new(1u32))).is_none());
-        pending.complete(second, Ok(Parcel::new(2u32))).unwrap().notify.wake();
-        let mut cx = Context::from_waker(Waker::noop());
-        let Poll::Ready(Ok(answer)) = pending.poll(second, &mut cx) else { panic!() };
-        assert_eq!(answer.take::<u32>().unwrap(), 2);
-        assert!(pending.is_empty());
-    }
-
-    #[test]
-    fn an_ask_ends_once() {
-        let mut pending = Pending::new(10);
-        let key = ask(&mut pending);
-        assert!(pending.complete(key, Ok(Parcel::new(1u32))).is_some());
-        assert!(pending.complete(key, Ok(Parcel::new(2u32))).is_none());
-        assert!(matches!(pending.forget(key), Some(Forgotten::Answered(Ok(_)))));
-        assert!(pending.forget(key).is_none() && pending.is_empty());
-    }
-
-    #[test]
-    fn a_cell_gets_its_answer_whether_it_came_before_or_after_the_hand_over() {
-        let mut pending = Pending::new(10);
-        for before in [false, true] {
-            let key = ask(&mut pending);
-            let cell = Arc::<AskCell>::default();
-            if before {
-                pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake();
-            }
-            if let Some(answer) = pending.hand_over(key, cell.clone()) {
-                cell.answer.put(answer);
-            }
-            if !before {
-                pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake();
-            }
-            assert_eq!(cell.answer.wait().unwrap().take::<u8>().unwrap(), 5);
-            assert!(pending.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_relayed_ask_is_found_by_its_asker_and_its_answer_goes_there() {
-        let mut pending = Pending::new(10);
-        let key = pending.next_key();
-        pending.insert(key, waiting(Waiter::Core { core: 3, request: 7 }, 1));
-        assert_eq!((pending.relayed(3, 7), pending.relayed(7, 3)), (Some(key), None));
-        let (core, request, answer) = pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake().unwrap();
-        assert_eq!((core, request, answer.unwrap().take::<u8>().unwrap()), (3, 7, 5));
-        assert!(pending.is_empty() && pending.relayed(3, 7).is_none());
-        let key = pending.next_key();
-        pending.insert(key, waiting(Waiter::Core { core: 3, request: 8 }, 1));
-        assert!(pending.forget(key).is_some() && pending.relayed.is_empty());
-    }
-
-    #[test]
-    fn asks_are_found_by_where_they_went_and_bounded() {
-        let mut pending = Pending::new(2);
-        let key = ask(&mut pending);
-        let other = pending.next_key();
-        pending.insert(other, waiting(Waiter::Future(None), 2));
-        assert!(!pending.has_room());
-        assert_eq!(pending.keys(|via| matches!(via, Via::Peer { peer: 1, .. })), [key]);
-    }
-}
+#[path = "pending_tests.rs"]
+mod tests;

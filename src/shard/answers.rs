@@ -17,7 +17,7 @@ use crate::net::ask_key::AskKey;
 use crate::net::connection::{Connection, End, Phase};
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
-use crate::net::pending::{Forgotten, Via};
+use crate::net::pending::{Completed, Forgotten, Via};
 use crate::net::roster::Peer;
 use crate::wire::failure::{Failure, FailureCode};
 use crate::wire::frame::{self, Draft, EndpointId, Resolved};
@@ -164,11 +164,16 @@ impl Shard {
             return self.count(|counters| counters.replies_late += 1);
         }
         let completed = self.pending.borrow_mut().complete(key, answer);
-        if let Some(completed) = completed {
-            self.timers.borrow_mut().cancel(completed.timer);
-            if let Some((core, request, answer)) = completed.notify.wake() {
-                self.answer_relayed(core, request, answer);
-            }
+        self.finish(completed);
+    }
+
+    /// Does what is left to do for an ask that has just ended; nothing if it had ended before.
+    #[inline]
+    pub(super) fn finish(&self, completed: Option<Completed>) {
+        let Some(completed) = completed else { return self.count(|counters| counters.replies_late += 1) };
+        self.timers.borrow_mut().cancel(completed.timer);
+        if let Some((core, request, answer)) = completed.notify.wake() {
+            self.answer_relayed(core, request, answer);
         }
     }
 
@@ -176,18 +181,19 @@ impl Shard {
     pub fn fail(&self, key: AskKey, failure: &Failure<'_>) {
         let asked = {
             let mut pending = self.pending.borrow_mut();
-            pending.waiting(key).map(|waiting| (waiting.via, waiting.message, waiting.limit()))
+            pending.waiting(key).map(|waiting| (waiting.via, waiting.kind, waiting.limit()))
         };
-        let Some((via, (message, version), (after, setting))) = asked else {
+        let Some((via, kind, (after, setting))) = asked else {
             return self.count(|counters| counters.replies_late += 1);
         };
         let target = self.describe(&via);
         let error = match failure.code {
             // The receiver saw the time run out a moment before this core does.
             FailureCode::Expired => AskError::Timeout { target, after, setting },
-            FailureCode::UnknownMessage => {
-                AskError::UnknownMessage { target, message: format!("{message} v{version}: {}", failure.text).into() }
-            }
+            FailureCode::UnknownMessage => AskError::UnknownMessage {
+                target,
+                message: format!("{} v{}: {}", kind.name, kind.version, failure.text).into(),
+            },
             _ => AskError::from_failure(failure, target),
         };
         self.complete(key, Err(error));

@@ -15,7 +15,7 @@ use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::errors::{AskError, SendError};
 use crate::net::peer::Peer;
-use crate::net::pending::{LimitedBy, Via, Waiter, Waiting};
+use crate::net::pending::{AskKind, LimitedBy, Via, Waiter, Waiting};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, FrameTooLarge, RequestHead, Route, Target, core_of_key};
@@ -112,9 +112,8 @@ impl Shard {
         let key = self.pending.borrow_mut().next_key();
         let waiting = |via| Waiting {
             waiter: options.waiter,
-            decode: |bytes| codec::decode::<M::Reply>(bytes).map(Parcel::new),
             via,
-            message: (M::NAME, M::VERSION),
+            kind: AskKind::of::<M>(),
             timer: self.timers.borrow_mut().arm(deadline, Timer::Ask(key).pack()),
             deadline,
             timeout_ns,

@@ -12,7 +12,7 @@ use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::outbox::{Link, Outbox};
 use crate::net::peer::Peer;
-use crate::net::pending::{Decode, Via, Waiter, Waiting};
+use crate::net::pending::{AskKind, Via, Waiter, Waiting};
 use crate::net::roster::Route;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::message::{Message, MessageId};
@@ -35,24 +35,20 @@ pub(super) enum ClientWay {
 /// What is known of a message type without its name: enough to encode a message and to decode its reply.
 #[derive(Clone, Copy)]
 pub struct MessageKind {
-    name: &'static str,
-    version: u16,
     id: MessageId,
     encode: fn(&Parcel, &mut Vec<u8>) -> Result<(), CodecError>,
-    decode: Decode,
+    ask: &'static AskKind,
 }
 
 impl MessageKind {
     fn of<M: Message>() -> MessageKind {
         MessageKind {
-            name: M::NAME,
-            version: M::VERSION,
             id: M::ID,
             encode: |parcel, out| match parcel.get::<M>() {
                 Some(message) => codec::encode(message, out),
                 None => Err(CodecError::Encode(format!("it is {}, not {}", parcel.type_name(), M::NAME))),
             },
-            decode: |bytes| codec::decode::<M::Reply>(bytes).map(Parcel::new),
+            ask: AskKind::of::<M>(),
         }
     }
 }
@@ -173,9 +169,8 @@ impl Shard {
         let deadline = asker.limit.deadline.saturating_add(GRACE_NS);
         let waiting = Waiting {
             waiter: Waiter::Core { core: asker.core, request: asker.request },
-            decode: kind.decode,
             via: Via::Peer { peer: peer.index(), name: index, key: chosen },
-            message: (kind.name, kind.version),
+            kind: kind.ask,
             timer: self.timers.borrow_mut().arm(deadline, Timer::Ask(key).pack()),
             deadline,
             timeout_ns: asker.limit.timeout_ns,

@@ -13,6 +13,7 @@ use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::outbox::Link;
 use crate::net::pending::Via;
+use crate::wire::codec::CodecError;
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{EndpointId, Frame, RequestHead, Resolved, Route, Target, core_of_key};
 
@@ -28,16 +29,15 @@ impl Shard {
             Frame::Reply { request, resolved, payload } => {
                 self.count(|counters| counters.replies_in += 1);
                 let key = AskKey(request);
-                let decode = self.pending.borrow_mut().waiting(key).map(|waiting| (waiting.via, waiting.decode));
-                let Some((via, decode)) = decode.filter(|(via, _)| self.belongs(via, id, role)) else {
+                let waiting = self.pending.borrow_mut().waiting(key).map(|waiting| (waiting.via, waiting.kind));
+                let Some((via, kind)) = waiting.filter(|(via, _)| self.belongs(via, id, role)) else {
                     return self.count(|counters| counters.replies_late += 1);
                 };
                 self.note_resolved(&via, resolved);
-                let answer = decode(payload).map_err(|error| AskError::UndecodableReply {
-                    target: self.describe(&via),
-                    reason: error.to_string().into(),
-                });
-                self.complete(key, answer);
+                match (kind.end_with_bytes)(&self.pending, key, payload) {
+                    Ok(completed) => self.finish(completed),
+                    Err(error) => self.complete(key, Err(self.undecodable(&via, &error))),
+                }
             }
             Frame::Failure { request, resolved, failure } => {
                 self.count(|counters| counters.replies_in += 1);
@@ -57,6 +57,11 @@ impl Shard {
             Frame::Ping => self.on_ping(id),
             Frame::Pong | Frame::Skipped => {}
         }
+    }
+
+    #[cold]
+    fn undecodable(&self, via: &Via, error: &CodecError) -> AskError {
+        AskError::UndecodableReply { target: self.describe(via), reason: error.to_string().into() }
     }
 
     /// Whether much waits to be sent over a connection that we opened, and which is read all the same.

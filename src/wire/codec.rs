@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use postcard::Deserializer;
 use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -57,10 +58,21 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(),
 /// Reads one value that takes up all of `bytes`.
 #[inline]
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    contain(|| match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(CodecError::Trailing(rest.len())),
-        Err(e) => Err(CodecError::Decode(e.to_string())),
+    decode_then(bytes, |value| value)
+}
+
+/// Reads one value that takes up all of `bytes`, and gives it to `then`: a large value moves less than as a result. A
+/// panic of `then` counts as one of the value's.
+#[inline]
+pub fn decode_then<T: DeserializeOwned, R>(bytes: &[u8], then: impl FnOnce(T) -> R) -> Result<R, CodecError> {
+    contain(|| {
+        let mut source = Deserializer::from_bytes(bytes);
+        let read = |error: postcard::Error| CodecError::Decode(error.to_string());
+        let value = T::deserialize(&mut source).map_err(read)?;
+        match source.finalize().map_err(read)? {
+            [] => Ok(then(value)),
+            rest => Err(CodecError::Trailing(rest.len())),
+        }
     })
 }
 

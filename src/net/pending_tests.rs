@@ -1,0 +1,121 @@
+use super::*;
+use crate::executor::timers::TimerWheel;
+
+fn waiting(waiter: Waiter, peer: u32) -> Waiting {
+    Waiting {
+        waiter,
+        via: Via::Peer { peer, name: 0, key: None },
+        kind: &AskKind { name: "m", version: 1, end_with_bytes: end_with_bytes::<()> },
+        timer: TimerWheel::new(0).arm(1, 1),
+        deadline: 1,
+        timeout_ns: 1,
+        limited_by: LimitedBy::Config,
+    }
+}
+
+fn ask(pending: &mut Pending) -> AskKey {
+    let key = pending.next_key();
+    pending.insert(key, waiting(Waiter::Future(None), 1));
+    key
+}
+
+#[test]
+fn a_late_answer_never_reaches_the_next_ask_in_the_slot() {
+    let mut pending = Pending::new(10);
+    let first = ask(&mut pending);
+    assert!(pending.forget(first).is_some());
+    let second = ask(&mut pending);
+    assert_eq!(first.slot(), second.slot());
+    assert!(pending.complete(first, Ok(Parcel::new(1u32))).is_none());
+    pending.complete(second, Ok(Parcel::new(2u32))).unwrap().notify.wake();
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(matches!(pending.poll::<u32>(second, &mut cx), Poll::Ready(Ok(2))));
+    assert!(pending.is_empty());
+}
+
+#[test]
+fn an_ask_ends_once() {
+    let mut pending = Pending::new(10);
+    let key = ask(&mut pending);
+    assert!(pending.complete(key, Ok(Parcel::new(1u32))).is_some());
+    assert!(pending.complete(key, Ok(Parcel::new(2u32))).is_none());
+    assert!(matches!(pending.forget(key), Some(Forgotten::Answered(Ok(_)))));
+    assert!(pending.forget(key).is_none() && pending.is_empty());
+}
+
+#[test]
+fn a_cell_gets_its_answer_whether_it_came_before_or_after_the_hand_over() {
+    let mut pending = Pending::new(10);
+    for before in [false, true] {
+        let key = ask(&mut pending);
+        let cell = Arc::<AskCell>::default();
+        if before {
+            pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake();
+        }
+        if let Some(answer) = pending.hand_over(key, cell.clone()) {
+            cell.answer.put(answer);
+        }
+        if !before {
+            pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake();
+        }
+        assert_eq!(cell.answer.wait().unwrap().take::<u8>().unwrap(), 5);
+        assert!(pending.is_empty());
+    }
+}
+
+#[test]
+fn a_relayed_ask_is_found_by_its_asker_and_its_answer_goes_there() {
+    let mut pending = Pending::new(10);
+    let key = pending.next_key();
+    pending.insert(key, waiting(Waiter::Core { core: 3, request: 7 }, 1));
+    assert_eq!((pending.relayed(3, 7), pending.relayed(7, 3)), (Some(key), None));
+    let (core, request, answer) = pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake().unwrap();
+    assert_eq!((core, request, answer.unwrap().take::<u8>().unwrap()), (3, 7, 5));
+    assert!(pending.is_empty() && pending.relayed(3, 7).is_none());
+    let key = pending.next_key();
+    pending.insert(key, waiting(Waiter::Core { core: 3, request: 8 }, 1));
+    assert!(pending.forget(key).is_some() && pending.relayed.is_empty());
+}
+
+#[test]
+fn asks_are_found_by_where_they_went_and_bounded() {
+    let mut pending = Pending::new(2);
+    let key = ask(&mut pending);
+    let other = pending.next_key();
+    pending.insert(other, waiting(Waiter::Future(None), 2));
+    assert!(!pending.has_room());
+    assert_eq!(pending.keys(|via| matches!(via, Via::Peer { peer: 1, .. })), [key]);
+}
+
+#[test]
+fn a_failed_ask_gives_its_error_also_where_nothing_is_expected() {
+    let mut pending = Pending::new(10);
+    let key = ask(&mut pending);
+    pending.complete(key, Err(ended_before())).unwrap().notify.wake();
+    let polled = pending.poll::<()>(key, &mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Err(Unread::Failed(_)))));
+    assert!(pending.is_empty());
+}
+
+#[test]
+fn a_reply_of_another_type_comes_back_whole() {
+    let mut pending = Pending::new(10);
+    let key = ask(&mut pending);
+    pending.reply(key, String::from("text")).unwrap().notify.wake();
+    let polled = pending.poll::<u32>(key, &mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(Err(Unread::Other(other))) = polled else { panic!("{polled:?}") };
+    assert_eq!(other.take::<String>().unwrap(), "text");
+    assert!(pending.is_empty());
+}
+
+#[test]
+fn bytes_end_an_ask_once_and_only_if_they_are_its_reply() {
+    let table = RefCell::new(Pending::new(10));
+    let key = ask(&mut table.borrow_mut());
+    assert!(end_with_bytes::<String>(&table, key, &[9, b'x']).is_err());
+    assert!(table.borrow().is_waiting(key));
+    assert!(end_with_bytes::<String>(&table, key, &[1, b'x']).unwrap().is_some());
+    assert!(end_with_bytes::<String>(&table, key, &[1, b'x']).unwrap().is_none());
+    let polled = table.borrow_mut().poll::<String>(key, &mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Ok(text)) if text == "x"));
+}
