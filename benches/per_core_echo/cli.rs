@@ -29,6 +29,8 @@ Usage: cargo bench --bench per_core_echo -- [OPTIONS]
   --payloads LIST    sweep instead: answers of these sizes to asks of a few bytes over sockets, as 64, 16K
                      or 1M, with the bytes per second; `all` is 64,1K,4K,16K,64K,256K,1M,4M,16M.
                      The window is [1,4] then
+  --scale            instead: one core that asks itself, over sockets and without, against --cores such
+                     cores
   --payload BYTES    0, 16, 64, 128, 256, 1024 and 4096 need no memory of their own; other sizes
                      are carried by `Bytes`, whose allocations are counted
                                                              [64]
@@ -61,6 +63,8 @@ pub(crate) enum Report {
     Rates,
     /// The sweep over sizes of answers.
     Payloads,
+    /// Several cores against one.
+    Scale,
 }
 
 /// What to do.
@@ -72,6 +76,7 @@ pub(crate) enum Command {
 }
 
 /// All options, checked.
+#[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) report: Report,
     pub(crate) paths: Vec<Path>,
@@ -133,6 +138,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
                 options.report = Report::Rates;
                 options.rates = list(&parser.value()?.string()?, |rate| Ok(rate.parse::<Rate>()?))?;
             }
+            Long("scale") => options.report = Report::Scale,
             Long("payloads") => {
                 options.report = Report::Payloads;
                 let sizes = parser.value()?.string()?;
@@ -157,6 +163,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
 }
 
 fn settle_cores(options: &mut Options, connections: Option<usize>) -> Result<(), Error> {
+    if options.report == Report::Scale {
+        return Ok(());
+    }
     let asking = (options.cores / 2).max(1);
     options.cores = asking * 2;
     options.connections = connections.unwrap_or(asking);

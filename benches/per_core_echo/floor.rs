@@ -4,6 +4,7 @@
 //! Both sides read the clock once per round trip and record it the same way, so that the cost of measuring cancels out
 //! of the ratio as far as it can.
 
+mod alone;
 mod cache_line;
 mod fetch;
 mod ping_pong;
@@ -54,6 +55,10 @@ fn measure_pair(kind: FloorKind, run: &Run, pair: usize, span: Span, cpus: &Cpus
             near.set_nonblocking(spin)?;
             far.set_nonblocking(spin)?;
             at.run(|| fetch::ask(near, window, run.payload, span), || fetch::answer(far, run.payload))
+        }
+        FloorKind::Alone => {
+            let (near, far) = connect(run.path)?;
+            cpus.pinned(pair, || alone::echo(near, far, window, run.payload, span))
         }
         FloorKind::CacheLine => {
             let lines = cache_line::Lines::new(window);

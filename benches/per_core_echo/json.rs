@@ -17,6 +17,8 @@ struct Record {
     path: &'static str,
     idle: &'static str,
     cores: usize,
+    /// Each core asks itself.
+    alone: bool,
     connections: Option<usize>,
     window: Option<usize>,
     /// Asks per second that an open loop was to make, and the part of the own maximum that this was meant to be.
@@ -49,6 +51,7 @@ impl Record {
             path: run.path.name(),
             idle: run.idle.name(),
             cores: run.cores,
+            alone: run.alone,
             connections: run.connections,
             window: run.window(),
             offered_per_s: offered.map(|(rate, _)| rate.round()),

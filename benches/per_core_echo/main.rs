@@ -18,6 +18,7 @@ mod progress;
 mod rates;
 mod ringpost_paths;
 mod sample;
+mod scale;
 mod schedule;
 mod stage;
 mod svg;
@@ -70,6 +71,7 @@ fn bench(options: &Options) -> Result<(), Error> {
     let rows = match options.report {
         Report::Echoes => echoes(options, &cpus)?,
         Report::Rates => rates::measure(options, &cpus)?,
+        Report::Scale => scale::measure(options, &cpus)?,
         Report::Payloads => payloads::measure(options, &cpus)?,
     };
     if let Some(file) = &options.json {

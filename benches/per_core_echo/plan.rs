@@ -76,6 +76,8 @@ pub(crate) enum FloorKind {
     Pipelined,
     /// A few bytes ask for many, a window of such asks in flight; both sides wait as the policy says.
     Fetch,
+    /// Raw bytes echoed by the thread that sent them.
+    Alone,
     /// Numbers passed through shared cache lines, both sides spinning.
     CacheLine,
 }
@@ -88,6 +90,7 @@ impl FloorKind {
             FloorKind::Blocking => "blocking sockets",
             FloorKind::Pipelined => "pipelined raw bytes",
             FloorKind::Fetch => "raw bytes fetched",
+            FloorKind::Alone => "raw bytes on one core",
             FloorKind::CacheLine => "cache lines",
         }
     }
@@ -131,8 +134,10 @@ pub(crate) enum Load {
 pub(crate) struct Run {
     pub(crate) path: Path,
     pub(crate) idle: IdlePolicy,
-    /// Cores in all; half of them ask, unless there is only one.
+    /// Cores in all; half of them ask, unless there is only one or each asks itself.
     pub(crate) cores: usize,
+    /// Each core asks itself: it is both client and server.
+    pub(crate) alone: bool,
     /// None where no sockets are.
     pub(crate) connections: Option<usize>,
     pub(crate) load: Load,
@@ -147,6 +152,7 @@ impl Run {
         match self.path {
             _ if self.window().is_none() => None,
             Path::Local => None,
+            Path::Tcp | Path::Unix if self.alone => Some(FloorKind::Alone),
             Path::Tcp | Path::Unix if self.exchange == Exchange::Fetch => Some(FloorKind::Fetch),
             Path::Mesh => Some(FloorKind::CacheLine),
             _ if !self.is_ping_pong() => Some(FloorKind::Pipelined),
@@ -171,9 +177,9 @@ impl Run {
         }
     }
 
-    /// Asking cores, each with an answering core of its own unless the path is local.
+    /// Asking cores, each with an answering core of its own unless it asks itself.
     pub(crate) fn pairs(&self) -> usize {
-        (self.cores / 2).max(1)
+        if self.alone { self.cores } else { (self.cores / 2).max(1) }
     }
 
     /// How many of the connections belong to the asking core `pair`.
@@ -232,6 +238,19 @@ impl Plan {
             runs(options, &options.windows).into_iter().filter(|run| run.path.has_connections()).map(fetched)
         };
         Plan::of(options.payloads.iter().flat_map(of_size).collect(), true, options, 1.0)
+    }
+
+    /// One core that asks itself, and as many as are wanted that each do.
+    pub(crate) fn scale(options: &Options) -> Plan {
+        let mut all = Vec::new();
+        for run in runs(&Options { idles: vec![local_idle(options)], ..options.clone() }, &options.windows) {
+            for cores in [1, options.cores] {
+                let connections = run.connections.map(|_| cores);
+                all.push(Run { alone: true, cores, connections, ..run });
+            }
+        }
+        all.retain(|run| run.path != Path::Mesh);
+        Plan::of(all, true, options, 1.0)
     }
 
     /// What each path does at most: the largest window, without floors. A quarter of the time.
@@ -296,6 +315,7 @@ fn runs(options: &Options, windows: &[usize]) -> Vec<Run> {
                     path,
                     idle,
                     cores,
+                    alone: false,
                     connections,
                     load: Load::Window(window),
                     exchange: Exchange::Echo,

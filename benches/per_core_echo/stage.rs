@@ -30,6 +30,7 @@ impl Stage {
     /// Starts the envs.
     pub(crate) fn set(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
         match run.path {
+            Path::Tcp | Path::Unix if run.alone => Stage::alone(run, cpus),
             Path::Tcp | Path::Unix => Stage::remote(run, cpus),
             Path::Mesh => Stage::mesh(run, cpus),
             Path::Local => Stage::local(run, cpus),
@@ -81,9 +82,27 @@ impl Stage {
     }
 
     fn local(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
-        let env = RpcEnv::builder("bench").cores(core_set(cpus, 0..1)).idle(idle(run.idle)).start()?;
-        let targets = vec![vec![env.register_on(0, "echo", Echo::default)?]];
+        let env = RpcEnv::builder("bench").cores(core_set(cpus, 0..run.pairs())).idle(idle(run.idle)).start()?;
+        let echo = |core| Ok(vec![env.register_on(core, &format!("echo-{core}"), Echo::default)?]);
+        let targets = (0..run.pairs()).map(echo).collect::<Result<Vec<_>, Error>>()?;
         Ok(Stage { envs: vec![Arc::new(env)], targets, counters: Vec::new(), _doors: None })
+    }
+
+    /// Cores that have a connection to themselves.
+    fn alone(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
+        let doors = Doors::new(run.path, run.cores)?;
+        let env = RpcEnv::builder("bench")
+            .cores(core_set(cpus, 0..run.cores))
+            .idle(idle(run.idle))
+            .bind(doors.bind())
+            .start()?;
+        let mut targets = Vec::new();
+        for (core, address) in doors.addresses(&env)?.iter().enumerate() {
+            env.register_on(core, &format!("echo-{core}"), Echo::default)?;
+            // What is looked up is asked over connections to the core that has it.
+            targets.push(vec![env.lookup_blocking(&format!("ringpost://echo-{core}@{address}"))?]);
+        }
+        Ok(Stage { envs: vec![Arc::new(env)], targets, counters: Vec::new(), _doors: Some(doors) })
     }
 
     /// Waits until all cores have ended: one that still runs would take its CPU from the next measurement.

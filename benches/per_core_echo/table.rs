@@ -112,6 +112,7 @@ fn meaning(kind: FloorKind) -> &'static str {
             "sockets, more in flight: raw bytes of as many frames echoed in large reads, both sides spin"
         }
         FloorKind::Fetch => "raw bytes fetched over a socket",
+        FloorKind::Alone => "raw bytes echoed by the thread that sent them",
         FloorKind::CacheLine => {
             "mesh: numbers through as many cache lines shared by two pinned threads, both sides spin"
         }

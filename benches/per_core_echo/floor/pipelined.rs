@@ -14,9 +14,9 @@ use crate::Error;
 use crate::sample::{Meter, Span, TimedMeter};
 
 /// Bytes in front of the payload of an ask.
-const HEADER: usize = 24;
+pub(super) const HEADER: usize = 24;
 /// Bytes that one read or write moves at most.
-const CHUNK: usize = 512 << 10;
+pub(super) const CHUNK: usize = 512 << 10;
 
 struct Asking {
     socket: Socket,
@@ -99,7 +99,7 @@ pub(super) fn answer(sockets: Vec<Socket>) -> Result<(), Error> {
 
 /// Bytes moved by a call on a non-blocking socket; none if it would have had to wait.
 #[inline]
-fn tried(result: Result<usize, IoError>) -> Result<usize, Error> {
+pub(super) fn tried(result: Result<usize, IoError>) -> Result<usize, Error> {
     match result {
         Ok(count) => Ok(count),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
