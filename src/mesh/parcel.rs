@@ -5,6 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 
 use crate::wire::failure::panic_text;
 
@@ -140,6 +141,12 @@ impl Parcel {
         self.kind = Of::<T>::KIND;
     }
 
+    /// Whether a `T` has its place in the parcel itself, so that none is allocated for it.
+    #[inline]
+    pub const fn has_place_for<T: 'static>() -> bool {
+        Of::<T>::FITS
+    }
+
     /// Whether the value is a `T`.
     #[inline]
     pub fn is<T: 'static>(&self) -> bool {
@@ -161,19 +168,40 @@ impl Parcel {
         Ok(unsafe { Of::<T>::unpack(&mut emptied.space) })
     }
 
-    /// Unpacks the value from where it lies, and leaves `()` there; none, and nothing changes, if it is not a `T`.
+    /// Unpacks the value where the parcel lies, which holds nothing, `()`, afterwards. None if the value is not a `T`: then
+    /// it stays.
     #[inline]
     pub fn remove<T: 'static>(&mut self) -> Option<T> {
         if !self.is::<T>() {
             return None;
         }
         self.kind = Of::<()>::KIND;
-        // SAFETY: `is` compared the very type that `new` was called with. Nobody reads the value again: from now on
-        // the parcel holds a `()`, which takes up no space.
+        // SAFETY: `is` compared the very type that was packed, and the kind now says that nothing is left to be read.
         Some(unsafe { Of::<T>::unpack(&mut self.space) })
     }
 
-    /// Moves whatever it holds into another parcel, and leaves `()` here.
+    /// Moves what it holds into another parcel, after dropping what was in that; this one holds nothing, `()`, afterwards.
+    /// Only the value moves, not the whole parcel.
+    #[inline]
+    pub fn move_into(&mut self, into: &mut Parcel) {
+        into.drop_value();
+        let size = if self.kind.boxed { size_of::<*mut ()>() } else { self.kind.size };
+        let (from, to) = (self.space.0.as_ptr().cast::<MaybeUninit<u8>>(), into.space.0.as_mut_ptr().cast());
+        // SAFETY: the value, or the pointer to it, is at the beginning of the space, which has at least `size` bytes; two
+        // exclusive borrows do not overlap. It exists once: the kind moves along and leaves that of `()`.
+        unsafe { ptr::copy_nonoverlapping(from, to, size) };
+        into.kind = std::mem::replace(&mut self.kind, Of::<()>::KIND);
+    }
+
+    /// Drops what it holds; it holds nothing, `()`, afterwards.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.drop_value();
+        self.kind = Of::<()>::KIND;
+    }
+
+    /// Moves everything out into another parcel; this one holds nothing, `()`, afterwards.
+    #[inline]
     pub fn take_out(&mut self) -> Parcel {
         std::mem::replace(self, Parcel::new(()))
     }
@@ -224,6 +252,14 @@ impl Parcel {
         if let Err(panic) = catch_unwind(dropping) {
             tracing::error!(panic = panic_text(&*panic), kind = name(), "the drop of a message or reply panicked");
         }
+    }
+}
+
+impl Default for Parcel {
+    /// Holds nothing, `()`.
+    #[inline]
+    fn default() -> Parcel {
+        Parcel::new(())
     }
 }
 

@@ -14,6 +14,38 @@ fn there_and_back<const N: usize>() {
 }
 
 #[test]
+fn what_moves_from_parcel_to_parcel_exists_once_whatever_its_size() {
+    fn moved<T: Send + PartialEq + std::fmt::Debug + Clone + 'static>(value: T) {
+        let dropped = Arc::new(());
+        let (mut from, mut into) = (Parcel::default(), Parcel::new(dropped.clone()));
+        from.fill(value.clone());
+        from.move_into(&mut into);
+        assert!(from.is::<()>() && Arc::strong_count(&dropped) == 1);
+        assert_eq!((into.size(), into.remove()), (size_of::<T>(), Some(value)));
+    }
+    moved(());
+    moved(7u8);
+    moved([7u64; 16]);
+    moved([7u64; 17]);
+    moved("text".to_owned());
+}
+
+#[test]
+fn a_parcel_is_filled_and_cleared_again_and_again_and_drops_each_value_once() {
+    let item = Arc::new(());
+    let mut parcel = Parcel::default();
+    for _ in 0..2 {
+        parcel.fill(item.clone());
+        assert_eq!(Arc::strong_count(&item), 2, "the one before was dropped");
+    }
+    parcel.clear();
+    assert!(parcel.is::<()>() && Arc::strong_count(&item) == 1);
+    parcel.fill(item.clone());
+    assert!(parcel.take_out().is::<Arc<()>>() && parcel.is::<()>());
+    assert_eq!(Arc::strong_count(&item), 1);
+}
+
+#[test]
 fn a_value_is_removed_from_where_it_lies_once_and_by_its_own_type_only() {
     let item = Arc::new(());
     let mut parcel = Parcel::new(item.clone());
