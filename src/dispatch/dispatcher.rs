@@ -21,6 +21,7 @@ pub use super::slot::Started;
 use super::slot::{Phase, Slot};
 use crate::executor::future_cell::FutureCell;
 use crate::executor::tasks::{Executor, TooManyTasks};
+use crate::mesh::parcel::Parcel;
 use crate::net::writer::Spares;
 use crate::wire::failure::{FailureCode, panic_text};
 use crate::wire::frame::EndpointId;
@@ -191,15 +192,41 @@ impl Dispatcher {
         self.queue(&slot, Envelope { call, message, body: Body::Bytes(body) }, path);
     }
 
-    /// Delivers a message of another core: handled at once if its endpoint is idle and `now` allows it.
+    /// Delivers a message of another core: handled at once, where it lies, if its endpoint is idle and `now` allows it.
     #[inline]
-    pub fn deliver_moved(&self, id: EndpointId, mut envelope: Envelope, now: bool, path: &Rc<dyn ReplyPath>) {
-        let Some(slot) = self.accepting(id, envelope.call, path) else { return };
-        if now && slot.is_free_for(envelope.message) {
-            self.handle(&slot, envelope.call, envelope.message, envelope.body.payload(), path);
-            self.recycle(envelope.body);
-        } else if !self.has_expired(&envelope.call, path) {
-            self.queue(&slot, envelope, path);
+    pub fn deliver_parcel(
+        &self,
+        id: EndpointId,
+        call: Call,
+        message: MessageId,
+        parcel: &mut Parcel,
+        now: bool,
+        path: &Rc<dyn ReplyPath>,
+    ) {
+        let Some(slot) = self.accepting(id, call, path) else { return };
+        if now && slot.is_free_for(message) {
+            self.handle(&slot, call, message, Payload::Value(parcel), path);
+        } else if !self.has_expired(&call, path) {
+            self.queue(&slot, Envelope { call, message, body: Body::Value(parcel.take_out()) }, path);
+        }
+    }
+
+    /// Delivers a message of a peer that another core has passed on: likewise.
+    pub fn deliver_passed(
+        &self,
+        id: EndpointId,
+        call: Call,
+        message: MessageId,
+        bytes: Vec<u8>,
+        now: bool,
+        path: &Rc<dyn ReplyPath>,
+    ) {
+        let Some(slot) = self.accepting(id, call, path) else { return };
+        if now && slot.is_free_for(message) {
+            self.handle(&slot, call, message, Payload::Bytes(&bytes), path);
+            self.spares.borrow_mut().give(bytes);
+        } else if !self.has_expired(&call, path) {
+            self.queue(&slot, Envelope { call, message, body: Body::Bytes(bytes) }, path);
         }
     }
 

@@ -81,6 +81,8 @@ pub trait Reply {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError>;
     /// The reply itself; once.
     fn take(&mut self) -> Option<Parcel>;
+    /// Moves the reply itself into a parcel, where that lies; once. A reply that was taken leaves the parcel as it is.
+    fn pack(&mut self, into: &mut Parcel);
 }
 
 /// A reply that has not been sent.
@@ -115,5 +117,12 @@ impl<R: Serialize + Send + 'static> Reply for ReplyValue<R> {
     #[inline]
     fn take(&mut self) -> Option<Parcel> {
         self.0.take().map(Parcel::new)
+    }
+
+    #[inline]
+    fn pack(&mut self, into: &mut Parcel) {
+        if let Some(reply) = self.0.take() {
+            into.fill(reply);
+        }
     }
 }

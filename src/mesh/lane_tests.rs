@@ -3,19 +3,36 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::lane::{LaneReceiver, lane};
+use super::lane::{LaneReceiver, LaneSender, lane};
 use super::parcel::Parcel;
 
-fn drain<T: Send>(receiver: &mut LaneReceiver<T>) -> Vec<T> {
-    std::iter::from_fn(|| receiver.pop()).collect()
+/// Sends a letter that says all with its head, or is refused.
+fn try_send(sender: &mut LaneSender<u64>, head: u64) -> Result<(), u64> {
+    if !sender.has_room() {
+        return Err(head);
+    }
+    send(sender, head);
+    Ok(())
+}
+
+fn send(sender: &mut LaneSender<u64>, head: u64) {
+    sender.send(head, |_| ());
+}
+
+fn pop(receiver: &mut LaneReceiver<u64>) -> Option<u64> {
+    receiver.receive(&mut Parcel::default())
+}
+
+fn drain(receiver: &mut LaneReceiver<u64>) -> Vec<u64> {
+    std::iter::from_fn(|| pop(receiver)).collect()
 }
 
 #[test]
-fn items_pass_in_order() {
+fn letters_pass_in_order() {
     let (mut tx, mut rx) = lane(4, 0);
     assert!(rx.is_empty());
     for n in 0..4 {
-        tx.try_send(n).unwrap();
+        try_send(&mut tx, n).unwrap();
     }
     assert_eq!((tx.depth(), rx.depth(), rx.is_empty()), (4, 4, false));
     assert_eq!(drain(&mut rx), [0, 1, 2, 3]);
@@ -25,32 +42,32 @@ fn items_pass_in_order() {
 #[test]
 fn a_lane_without_overflow_refuses_when_full() {
     let (mut tx, mut rx) = lane(1, 0);
-    assert_eq!(tx.try_send("a"), Ok(()));
-    assert_eq!(tx.try_send("b"), Err("b"));
-    assert_eq!(rx.pop(), Some("a"));
-    assert_eq!(tx.try_send("b"), Ok(()));
+    assert_eq!(try_send(&mut tx, 1), Ok(()));
+    assert_eq!(try_send(&mut tx, 2), Err(2));
+    assert_eq!(pop(&mut rx), Some(1));
+    assert_eq!(try_send(&mut tx, 2), Ok(()));
 }
 
 #[test]
 fn a_lane_of_capacity_zero_still_carries() {
     let (mut tx, mut rx) = lane(0, 0);
-    assert_eq!(tx.try_send(1), Ok(()));
-    assert_eq!(rx.pop(), Some(1));
+    assert_eq!(try_send(&mut tx, 1), Ok(()));
+    assert_eq!(pop(&mut rx), Some(1));
 }
 
 #[test]
 fn the_overflow_is_bounded_for_requests_only() {
     let (mut tx, mut rx) = lane(2, 2);
     for n in 0..4 {
-        tx.try_send(n).unwrap();
+        try_send(&mut tx, n).unwrap();
     }
     assert_eq!(tx.overflow_len(), 2);
-    assert_eq!(tx.try_send(4), Err(4));
-    tx.send(5);
+    assert_eq!(try_send(&mut tx, 4), Err(4));
+    send(&mut tx, 5);
     assert_eq!((tx.overflow_len(), tx.depth(), rx.depth()), (3, 5, 2));
 
-    assert_eq!(rx.pop(), Some(0));
-    assert_eq!(tx.try_send(6), Err(6), "the reply counts as backpressure");
+    assert_eq!(pop(&mut rx), Some(0));
+    assert_eq!(try_send(&mut tx, 6), Err(6), "the reply counts as backpressure");
     assert_eq!(tx.overflow_len(), 2);
     assert_eq!(drain(&mut rx), [1, 2]);
     assert_eq!(tx.flush(), 0);
@@ -58,13 +75,13 @@ fn the_overflow_is_bounded_for_requests_only() {
 }
 
 #[test]
-fn a_new_item_never_overtakes_the_overflow() {
+fn a_new_letter_never_overtakes_the_overflow() {
     let (mut tx, mut rx) = lane(2, 10);
     let mut got = Vec::new();
     for n in 0..8 {
-        tx.try_send(n).unwrap();
+        try_send(&mut tx, n).unwrap();
         if n % 3 == 0 {
-            got.extend(rx.pop());
+            got.extend(pop(&mut rx));
         }
     }
     while tx.flush() > 0 || !rx.is_empty() {
@@ -77,10 +94,10 @@ fn a_new_item_never_overtakes_the_overflow() {
 fn each_end_notices_that_the_other_is_gone() {
     let (mut tx, mut rx) = lane(2, 0);
     assert!(tx.is_connected() && !rx.is_closed());
-    tx.send(1);
+    send(&mut tx, 1);
     drop(tx);
-    assert!(!rx.is_closed(), "one item is left");
-    assert_eq!(rx.pop(), Some(1));
+    assert!(!rx.is_closed(), "one letter is left");
+    assert_eq!(pop(&mut rx), Some(1));
     assert!(rx.is_closed());
 
     let (tx, rx) = lane::<u8>(2, 0);
@@ -89,11 +106,24 @@ fn each_end_notices_that_the_other_is_gone() {
 }
 
 #[test]
+fn a_parcel_arrives_whether_it_went_through_the_ring_or_the_overflow() {
+    let (mut tx, mut rx) = lane(1, 1);
+    for n in 0..2 {
+        tx.send(n, |parcel| parcel.fill(format!("parcel {n}")));
+    }
+    for n in 0..2 {
+        let mut parcel = Parcel::default();
+        assert_eq!((rx.receive(&mut parcel), parcel.remove()), (Some(n), Some(format!("parcel {n}"))));
+        tx.flush();
+    }
+}
+
+#[test]
 fn what_nobody_took_is_dropped_with_the_lane() {
     let item = Arc::new(());
     let (mut tx, rx) = lane(1, 1);
-    tx.send(Parcel::new(item.clone()));
-    tx.send(Parcel::new(item.clone()));
+    tx.send(0u8, |parcel| parcel.fill(item.clone()));
+    tx.send(0u8, |parcel| parcel.fill(item.clone()));
     assert_eq!((tx.overflow_len(), Arc::strong_count(&item)), (1, 3));
     drop(rx);
     drop(tx);
@@ -101,28 +131,28 @@ fn what_nobody_took_is_dropped_with_the_lane() {
 }
 
 #[test]
-fn the_ends_may_move_to_other_threads_even_if_items_may_not_be_shared() {
+fn the_ends_may_move_to_other_threads_even_if_what_they_carry_may_not_be_shared() {
     fn assert_send<T: Send>(_: T) {}
-    let (tx, rx) = lane::<Cell<u8>>(1, 0);
+    let (mut tx, rx) = lane::<u8>(1, 0);
+    tx.send(0, |parcel| parcel.fill(Cell::new(0)));
     assert_send(tx);
     assert_send(rx);
 }
 
 /// Two real threads; the receiver stalls now and then, so that ring, overflow and refusal all happen.
 #[test]
-fn a_million_items_pass_between_two_threads_in_order() {
+fn a_million_letters_pass_between_two_threads_in_order() {
     let count: u64 = if cfg!(miri) { 2_000 } else { 1_000_000 };
     let limit = Instant::now() + Duration::from_secs(60);
     let (mut tx, mut rx) = lane(64, 64);
 
     let sender = thread::spawn(move || {
         for n in 0..count {
-            let mut parcel = Parcel::new(n);
-            while let Err(back) = tx.try_send(parcel) {
-                parcel = back;
+            while !tx.has_room() {
                 assert!(Instant::now() < limit, "the receiver takes nothing");
                 thread::yield_now();
             }
+            tx.send(n, |parcel| parcel.fill([n; 9]));
         }
         while tx.flush() > 0 {
             assert!(Instant::now() < limit, "the receiver takes nothing");
@@ -132,9 +162,10 @@ fn a_million_items_pass_between_two_threads_in_order() {
 
     let mut next = 0;
     while !rx.is_closed() {
-        match rx.pop() {
-            Some(parcel) => {
-                assert_eq!(parcel.take::<u64>().unwrap(), next);
+        let mut parcel = Parcel::default();
+        match rx.receive(&mut parcel) {
+            Some(head) => {
+                assert_eq!((head, parcel.remove()), (next, Some([next; 9])));
                 next += 1;
                 if next % 1000 == 0 {
                     thread::yield_now();

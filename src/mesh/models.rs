@@ -9,6 +9,7 @@ use loom::thread;
 
 use super::injector::{Injector, PushError};
 use super::lane::{LaneReceiver, LaneSender, lane};
+use super::parcel::Parcel;
 use super::park::ParkFlag;
 
 /// Explores `model` with at most three preemptions in a run, or `LOOM_MAX_PREEMPTIONS`: without a bound the models with
@@ -86,7 +87,7 @@ fn flush_all(sender: &mut LaneSender<u32>, mut moved: impl FnMut()) {
 fn receive(core: &Core, receiver: &mut LaneReceiver<u32>, count: u32) {
     let mut next = 0;
     while next < count {
-        match receiver.pop() {
+        match receiver.receive(&mut Parcel::default()) {
             Some(item) => {
                 assert_eq!(item, next);
                 next += 1;
@@ -101,14 +102,15 @@ fn a_lane_delivers_everything_in_order_through_ring_and_overflow() {
     check(|| {
         let (mut tx, mut rx) = lane(1, 1);
         let sender = thread::spawn(move || {
-            tx.try_send(0).unwrap();
-            tx.try_send(1).unwrap();
-            tx.send(2);
+            for item in 0..3 {
+                assert!(tx.has_room() || item == 2);
+                tx.send(item, |_| ());
+            }
             flush_all(&mut tx, || ());
         });
         let mut got = Vec::new();
         while !rx.is_closed() {
-            match rx.pop() {
+            match rx.receive(&mut Parcel::default()) {
                 Some(item) => got.push(item),
                 None => thread::yield_now(),
             }
@@ -128,7 +130,8 @@ fn no_wake_is_lost_between_a_lane_and_a_parking_core() {
             let core = core.clone();
             move || {
                 for item in 0..2 {
-                    tx.try_send(item).unwrap();
+                    assert!(tx.has_room());
+                    tx.send(item, |_| ());
                     core.wake();
                 }
             }
@@ -146,8 +149,8 @@ fn no_wake_is_lost_when_the_item_came_through_the_overflow() {
         let sender = thread::spawn({
             let core = core.clone();
             move || {
-                tx.send(0);
-                tx.send(1);
+                tx.send(0, |_| ());
+                tx.send(1, |_| ());
                 core.wake();
                 flush_all(&mut tx, || core.wake());
             }
@@ -167,13 +170,16 @@ fn no_wake_is_lost_when_two_lanes_lead_to_one_core() {
             receivers.push(rx);
             let core = core.clone();
             thread::spawn(move || {
-                tx.try_send(item).unwrap();
+                tx.send(item, |_| ());
                 core.wake();
             });
         }
         let mut got = 0;
         while got < 2 {
-            let taken = receivers.iter_mut().filter_map(LaneReceiver::pop).count();
+            let taken = receivers
+                .iter_mut()
+                .filter_map(|rx: &mut LaneReceiver<u32>| rx.receive(&mut Parcel::default()))
+                .count();
             got += taken;
             if taken == 0 {
                 core.park(|| receivers.iter().all(LaneReceiver::is_empty));

@@ -143,6 +143,26 @@ impl<T> Consumer<T> {
     }
 }
 
+/// As [`super::queue::has_room`].
+pub(crate) fn has_room<T>(producer: &mut Producer<T>) -> bool {
+    let known = producer.shared.distance(producer.head.get(), producer.tail.get()) < producer.shared.capacity();
+    known || producer.slots() > 0
+}
+
+/// As [`super::queue::push_with`]; what is written is the same, in one step.
+pub(crate) fn push_with<T: Default>(producer: &mut Producer<T>, fill: impl FnOnce(&mut T)) {
+    if has_room(producer) {
+        let mut value = T::default();
+        fill(&mut value);
+        let _ = producer.push(value);
+    }
+}
+
+/// As [`super::queue::pop_with`], with the value moved out for the while.
+pub(crate) fn pop_with<T, R>(consumer: &mut Consumer<T>, read: impl FnOnce(&mut T) -> R) -> Option<R> {
+    consumer.pop().ok().map(|mut value| read(&mut value))
+}
+
 impl<T> Drop for Producer<T> {
     fn drop(&mut self) {
         self.shared.abandoned.store(true, Ordering::Release);

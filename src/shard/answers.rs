@@ -38,15 +38,13 @@ impl ReplyPath for Shard {
                 }
                 Answer::Failure(failure) => self.fail(AskKey(call.request), &failure),
             },
-            Origin::Core(core) => {
-                let answer = match answer {
-                    Answer::Value(reply) => {
-                        reply.take().ok_or_else(|| Failure::new(FailureCode::NeverReplied, "").to_owned())
-                    }
-                    Answer::Failure(failure) => Err(failure.to_owned()),
-                };
-                self.lane_answer(core, LaneItem::Answer { request: call.request, answer });
-            }
+            Origin::Core(core) => match answer {
+                Answer::Value(reply) => self.lane_reply(core, call.request, reply),
+                Answer::Failure(failure) => {
+                    let failure = failure.to_owned();
+                    self.lane_answer(core, LaneItem::Failure { request: call.request, failure });
+                }
+            },
             Origin::Passed { core, connection } => {
                 let frame = self.answer_frame(call, answer);
                 let way_back = self.own_ref_left.take();

@@ -124,13 +124,13 @@ impl Shard {
                 let core = self.core_of(*place, options.key);
                 let origin = if core == self.core { Origin::Here } else { Origin::Core(self.core) };
                 let call = Call { origin, request: key.0, deadline, resolved: None };
-                let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
                 if core == self.core {
+                    let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
                     self.pending.borrow_mut().insert(key, waiting(Via::Env { id: *id, core }));
                     self.count(|counters| counters.asks_local += 1);
                     self.dispatcher.deliver(*id, envelope, &self.path());
                 } else {
-                    self.lane_request(core, LaneItem::Request { endpoint: *id, envelope })
+                    self.lane_request(core, *id, &call, message)
                         .map_err(|full| self.lane_full(core, &full).into_ask("".into()))?;
                     self.pending.borrow_mut().insert(key, waiting(Via::Env { id: *id, core }));
                     self.count(|counters| counters.asks_lane += 1);
@@ -193,15 +193,15 @@ impl Shard {
                 let core = self.core_of(*place, key);
                 let origin = if core == self.core { Origin::Here } else { Origin::Core(self.core) };
                 let call = Call { origin, request: 0, deadline: NO_DEADLINE, resolved: None };
-                let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
                 if core == self.core {
+                    let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
                     let room = self.dispatcher.has_room(*id, size_of::<M>());
                     room.map_err(|(code, queue)| refused(code, queue, name))?;
                     self.count(|counters| counters.sends_local += 1);
                     self.dispatcher.deliver(*id, envelope, &self.path());
                     return Ok(());
                 }
-                self.lane_request(core, LaneItem::Request { endpoint: *id, envelope })
+                self.lane_request(core, *id, &call, message)
                     .map_err(|full| self.lane_full(core, &full).into_send(name.clone()))?;
                 self.count(|counters| counters.sends_lane += 1);
             }
@@ -229,7 +229,7 @@ impl Shard {
             Some(ClientWay::Through(route)) => {
                 let core = route.core;
                 let relay = Relay::new(Asker { core: self.core, request, limit }, route, to, message);
-                self.lane_request(core, LaneItem::Relay(relay)).map_err(|full| self.lane_full(core, &full))?;
+                self.lane_item(core, LaneItem::Relay(relay)).map_err(|full| self.lane_full(core, &full))?;
                 Ok(Via::Relayed { core, peer, name })
             }
             Some(ClientWay::Closed) => Err(Refusal::NoWay),

@@ -4,36 +4,64 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
-use crate::dispatch::call::Origin;
+use crate::dispatch::call::{Call, Origin};
 use crate::dispatch::event::Event;
-use crate::dispatch::inbox::Envelope;
-use crate::dispatch::reply_path::ReplyPath;
+use crate::dispatch::reply_path::{Reply, ReplyPath};
 use crate::mesh::lane::{LaneReceiver, LaneSender, lane};
 use crate::mesh::parcel::Parcel;
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::wire::failure::OwnedFailure;
 use crate::wire::frame::EndpointId;
+use crate::wire::message::{Message, MessageId};
 
 use super::node::Injected;
 use super::relay::Relay;
 use super::shard::Shard;
 
-/// What one core tells another.
-pub enum LaneItem {
-    /// Deliver this.
+/// What one core tells another: the head of a letter, which says what is in its parcel.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Head {
+    /// A message of the sender's.
     Request {
         /// To this endpoint.
         endpoint: EndpointId,
-        /// The message.
-        envelope: Envelope,
+        /// Its type.
+        message: MessageId,
+        /// The ask, as the sender knows it; 0 for a one-way message.
+        request: u64,
+        /// When the asker gives up.
+        deadline: u64,
     },
-    /// The answer to an ask of yours.
-    Answer {
+    /// The reply to an ask of yours.
+    Reply {
         /// The ask.
         request: u64,
-        /// The reply, or what went wrong.
-        answer: Result<Parcel, OwnedFailure>,
+    },
+    /// A [`LaneItem`].
+    #[default]
+    Item,
+}
+
+/// What one core tells another beside the messages and replies of its own.
+pub enum LaneItem {
+    /// Deliver this message of a peer.
+    Request {
+        /// To this endpoint.
+        endpoint: EndpointId,
+        /// Which peer asks, and until when.
+        call: Call,
+        /// Its type.
+        message: MessageId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// An ask of yours failed.
+    Failure {
+        /// The ask.
+        request: u64,
+        /// What went wrong.
+        failure: OwnedFailure,
     },
     /// The answer to a request that you passed on: a whole frame for its connection.
     Frame {
@@ -82,15 +110,28 @@ pub enum LaneItem {
     },
 }
 
+// Else a parcel would allocate for each.
+const _: () = assert!(size_of::<LaneItem>() <= Parcel::INLINE && align_of::<LaneItem>() <= 16);
+
 impl LaneItem {
     /// Bytes that it has outside of itself. What is inside is bounded by the number of items.
     #[inline]
     fn bytes(&self) -> usize {
         match self {
-            LaneItem::Request { envelope, .. } => envelope.body.bytes_outside(),
+            LaneItem::Request { bytes, .. } => bytes.len(),
             LaneItem::Relay(relay) => relay.bytes(),
             _ => 0,
         }
+    }
+}
+
+/// Bytes that a letter has outside of itself.
+#[inline]
+fn bytes_outside(head: Head, parcel: &Parcel) -> usize {
+    match head {
+        Head::Request { .. } if parcel.is_boxed() => parcel.size(),
+        Head::Request { .. } | Head::Reply { .. } => 0,
+        Head::Item => parcel.get::<LaneItem>().map_or(0, LaneItem::bytes),
     }
 }
 
@@ -119,7 +160,7 @@ pub struct Lanes {
 
 /// A lane to another core.
 struct To {
-    lane: LaneSender<LaneItem>,
+    lane: LaneSender<Head>,
     ends: Arc<LaneEnds>,
     /// What bounds the number of its messages.
     setting: &'static str,
@@ -127,26 +168,32 @@ struct To {
 
 /// A lane from another core.
 struct From {
-    lane: LaneReceiver<LaneItem>,
+    lane: LaneReceiver<Head>,
     ends: Arc<LaneEnds>,
 }
 
 impl To {
-    /// Sends what may be refused, or gives it back with the setting that bounds the lane.
+    /// The setting that refuses a request which has `size` bytes outside of its letter, if one does. Else those are
+    /// counted: it is sent next.
     #[inline]
-    fn try_send(&mut self, item: LaneItem, limit: usize) -> Option<(LaneItem, &'static str)> {
-        let size = item.bytes();
+    fn refusing(&mut self, size: usize, limit: usize) -> Option<&'static str> {
+        if !self.lane.has_room() {
+            return Some(self.setting);
+        }
         if size > 0 {
             // As with an inbox, a large message still fits an empty lane.
             let waiting = self.ends.bytes.load(Ordering::Relaxed);
             if waiting > 0 && waiting + size > limit {
-                return Some((item, "Config::inbox_bytes"));
+                return Some("Config::inbox_bytes");
             }
             self.ends.bytes.fetch_add(size, Ordering::Relaxed);
         }
-        let refused = self.lane.try_send(item).err()?;
-        self.ends.bytes.fetch_sub(size, Ordering::Relaxed);
-        Some((refused, self.setting))
+        None
+    }
+
+    #[inline]
+    fn send_item(&mut self, item: LaneItem) {
+        self.lane.send(Head::Item, |parcel| parcel.fill(item));
     }
 }
 
@@ -174,6 +221,14 @@ impl To {
     }
 }
 
+impl From {
+    /// Where it comes from, and how many letters wait.
+    #[inline]
+    fn waiting(&self) -> (u16, usize) {
+        (self.ends.from, self.lane.depth())
+    }
+}
+
 impl Lanes {
     /// No lanes yet, among `cores` cores.
     pub fn new(cores: usize) -> Lanes {
@@ -194,13 +249,47 @@ impl Lanes {
 }
 
 impl Shard {
-    /// Sends a request; drops it if too many wait in the lane and its overflow, or too many bytes.
+    /// Sends a message; drops it if too many wait in the lane and its overflow, or too many bytes.
     #[inline]
-    pub fn lane_request(&self, core: u16, item: LaneItem) -> Result<(), LaneFull> {
-        let limit = self.node.config.inbox_bytes;
+    pub fn lane_request<M: Message>(
+        &self,
+        core: u16,
+        endpoint: EndpointId,
+        call: &Call,
+        message: M,
+    ) -> Result<(), LaneFull> {
+        let size = if Parcel::has_place_for::<M>() { 0 } else { size_of::<M>() };
+        let Call { request, deadline, .. } = *call;
+        let head = Head::Request { endpoint, message: M::ID, request, deadline };
         // What is refused is dropped out here, where the lanes are not borrowed: its drop is the user's code.
-        let refused = self.with_lane(core, |to| to.try_send(item, limit));
-        if let Some((_, setting)) = refused {
+        let mut message = Some(message);
+        self.lane_try(core, size, |to| {
+            to.lane.send(head, |parcel| {
+                if let Some(message) = message.take() {
+                    parcel.fill(message)
+                }
+            })
+        })
+    }
+
+    /// Sends something else that may be refused.
+    pub fn lane_item(&self, core: u16, item: LaneItem) -> Result<(), LaneFull> {
+        let size = item.bytes();
+        let mut item = Some(item);
+        self.lane_try(core, size, |to| item.take().into_iter().for_each(|item| to.send_item(item)))
+    }
+
+    #[inline]
+    fn lane_try(&self, core: u16, size: usize, send: impl FnOnce(&mut To)) -> Result<(), LaneFull> {
+        let limit = self.node.config.inbox_bytes;
+        let refusing = self.with_lane(core, |to| {
+            let refusing = to.refusing(size, limit);
+            if refusing.is_none() {
+                send(to);
+            }
+            refusing
+        });
+        if let Some(setting) = refusing {
             return Err(LaneFull { setting });
         }
         self.count(|counters| counters.lane_sent += 1);
@@ -209,15 +298,27 @@ impl Shard {
 
     /// Sends a cancellation. A full lane drops it, which only means that the work is done in vain.
     pub fn lane_cancel(&self, core: u16, item: LaneItem) {
-        if self.lane_request(core, item).is_err() {
+        if self.lane_item(core, item).is_err() {
             self.count(|counters| counters.cancels_lost += 1);
         }
+    }
+
+    /// Sends the reply to an ask of another core. It is never refused, as all [answers](Self::lane_answer).
+    #[inline]
+    pub fn lane_reply(&self, core: u16, request: u64, reply: &mut dyn Reply) {
+        self.with_lane(core, |to| to.lane.send(Head::Reply { request }, |parcel| reply.pack(parcel)));
+        self.answered(core);
     }
 
     /// Sends an answer. It is never refused: there is at most one for each request that the other core sent, and
     /// those are bounded there.
     pub fn lane_answer(&self, core: u16, item: LaneItem) {
-        self.with_lane(core, |to| to.lane.send(item));
+        self.with_lane(core, |to| to.send_item(item));
+        self.answered(core);
+    }
+
+    #[inline]
+    fn answered(&self, core: u16) {
         self.count(|counters| counters.lane_sent += 1);
         if self.node.is_isolated(self.core) {
             // The next handler may block before this turn ends.
@@ -232,7 +333,7 @@ impl Shard {
         let sent = self.with_lane(core, |to| {
             let room = to.lane.overflow_len() < limit;
             if room {
-                to.lane.send(item);
+                to.send_item(item);
             }
             room
         });
@@ -251,6 +352,7 @@ impl Shard {
         }
     }
 
+    #[inline]
     fn with_lane<R>(&self, core: u16, send: impl FnOnce(&mut To) -> R) -> R {
         let config = &self.node.config;
         let mut lanes = self.lanes.borrow_mut();
@@ -274,24 +376,26 @@ impl Shard {
     }
 
     /// The lane of another core has arrived.
-    pub fn attach_lane(&self, lane: LaneReceiver<LaneItem>, ends: Arc<LaneEnds>) {
+    pub fn attach_lane(&self, lane: LaneReceiver<Head>, ends: Arc<LaneEnds>) {
         self.lanes.borrow_mut().receivers.push(From { lane, ends });
     }
 
-    /// Handles what waits in the lanes to this core: up to `budget` items of each, in order.
+    /// Handles what waits in the lanes to this core: up to `budget` letters of each, in order.
     pub fn receive_lanes(&self, budget: usize, path: &Rc<dyn ReplyPath>) {
         let lanes = self.lanes.borrow().receivers.len();
+        let mut parcel = Parcel::default();
         for lane in 0..lanes {
-            let waiting = self.lanes.borrow().receivers[lane].lane.depth();
-            let items = waiting.min(budget);
-            // One at a time, since handling one may come back here.
-            for _ in 0..items {
-                let Some(item) = self.take_lane_item(lane) else { break };
-                self.on_lane_item(item, path);
+            let (from, waiting) = self.lanes.borrow().receivers[lane].waiting();
+            let letters = waiting.min(budget);
+            // Each has left its place when it is handled, which may block the core, or come back here.
+            for _ in 0..letters {
+                let Some(head) = self.take_letter(lane, &mut parcel) else { break };
+                self.on_letter(head, &mut parcel, from, path);
+                parcel.clear();
             }
-            if items > 0 {
+            if letters > 0 {
                 self.count(|counters| {
-                    counters.lane_received += items as u64;
+                    counters.lane_received += letters as u64;
                     counters.lane_depth_max = counters.lane_depth_max.max(waiting as u64);
                 });
             }
@@ -299,17 +403,17 @@ impl Shard {
     }
 
     #[inline]
-    fn take_lane_item(&self, lane: usize) -> Option<LaneItem> {
+    fn take_letter(&self, lane: usize, parcel: &mut Parcel) -> Option<Head> {
         let From { lane, ends } = &mut self.lanes.borrow_mut().receivers[lane];
-        let item = lane.pop()?;
-        let size = item.bytes();
-        if size > 0 {
-            ends.bytes.fetch_sub(size, Ordering::Relaxed);
+        let head = lane.receive(parcel)?;
+        let bytes = bytes_outside(head, parcel);
+        if bytes > 0 {
+            ends.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         if self.node.is_isolated(self.core) {
             self.tell_if_stalled(ends);
         }
-        Some(item)
+        Some(head)
     }
 
     /// There is room again in a lane to this core, which stood still: its sender has a turn if it has more.

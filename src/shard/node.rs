@@ -12,7 +12,7 @@ use super::counters::{Published, Snapshot};
 use super::current;
 use super::ended::Ended;
 use super::isolated::Isolated;
-use super::lanes::{LaneEnds, LaneItem};
+use super::lanes::{Head, LaneEnds};
 use super::placement::HandedOver;
 use super::shard::Shard;
 use super::socket_file::SocketFile;
@@ -37,7 +37,7 @@ pub enum Injected {
     /// Wake this task or endpoint.
     Wake(WakeKey),
     /// Here is the lane of another core.
-    Lane(LaneReceiver<LaneItem>, Arc<LaneEnds>),
+    Lane(LaneReceiver<Head>, Arc<LaneEnds>),
     /// Here is a connection that another core has accepted. Their number is bounded by the core's connections.
     Connection(HandedOver),
 }

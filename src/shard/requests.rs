@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use super::lanes::LaneItem;
+use super::lanes::{Head, LaneItem};
 use super::shard::Shard;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
-use crate::dispatch::inbox::{Body, Envelope};
 use crate::dispatch::reply_path::{ReplyPath, refuse};
+use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::connection::Role;
 use crate::net::connection_id::ConnectionId;
@@ -104,8 +104,7 @@ impl Shard {
                 call.origin = Origin::Passed { core: self.core, connection: id };
                 let mut body = self.spares.borrow_mut().take();
                 body.extend_from_slice(payload);
-                let envelope = Envelope { call, message: head.message, body: Body::Bytes(body) };
-                match self.lane_request(core, LaneItem::Request { endpoint, envelope }) {
+                match self.lane_item(core, LaneItem::Request { endpoint, call, message: head.message, bytes: body }) {
                     Ok(()) => self.count(|counters| counters.requests_passed += 1),
                     Err(full) => {
                         self.count(|counters| counters.overloaded_lane += 1);
@@ -179,19 +178,36 @@ impl Shard {
         self.receive_lanes(self.node.config.lane_messages, &self.path());
     }
 
-    /// Handles what another core sent.
-    pub fn on_lane_item(&self, item: LaneItem, path: &Rc<dyn ReplyPath>) {
-        match item {
-            LaneItem::Request { endpoint, envelope } => {
-                // A handler on an isolated core may block: what was sent behind its message, such as its cancellation,
-                // is taken out of the lane first.
-                let now = !self.node.is_isolated(self.core);
-                self.dispatcher.deliver_moved(endpoint, envelope, now, path);
+    /// Handles what the core `from` sent.
+    #[inline]
+    pub(super) fn on_letter(&self, head: Head, parcel: &mut Parcel, from: u16, path: &Rc<dyn ReplyPath>) {
+        match head {
+            Head::Request { endpoint, message, request, deadline } => {
+                let call = Call { origin: Origin::Core(from), request, deadline, resolved: None };
+                self.dispatcher.deliver_parcel(endpoint, call, message, parcel, self.handles_at_once(), path);
             }
-            LaneItem::Answer { request, answer } => match answer {
-                Ok(parcel) => self.complete(AskKey(request), Ok(parcel)),
-                Err(failure) => self.fail(AskKey(request), &failure.as_failure()),
-            },
+            Head::Reply { request } => self.complete(AskKey(request), Ok(parcel.take_out())),
+            Head::Item => {
+                if let Some(item) = parcel.remove::<LaneItem>() {
+                    self.on_lane_item(item, path);
+                }
+            }
+        }
+    }
+
+    /// Whether a handler may run before what was sent behind its message is looked at, such as its cancellation: not
+    /// on an isolated core, where it may block.
+    #[inline]
+    fn handles_at_once(&self) -> bool {
+        !self.node.is_isolated(self.core)
+    }
+
+    fn on_lane_item(&self, item: LaneItem, path: &Rc<dyn ReplyPath>) {
+        match item {
+            LaneItem::Request { endpoint, call, message, bytes } => {
+                self.dispatcher.deliver_passed(endpoint, call, message, bytes, self.handles_at_once(), path);
+            }
+            LaneItem::Failure { request, failure } => self.fail(AskKey(request), &failure.as_failure()),
             LaneItem::Frame { connection, request, frame, way_back } => {
                 self.send_frame(connection, request, frame, way_back);
             }
