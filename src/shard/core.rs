@@ -24,6 +24,8 @@ use crate::ring::{Completion, RecvEnd, Ring, SockAddr, SocketId};
 
 /// Ready tasks and endpoints that are run in one turn.
 const READY_PER_TURN: usize = 1024;
+/// Ready tasks and endpoints that are run in one turn however few they are.
+const READY_AT_LEAST: usize = 32;
 /// Messages that one endpoint handles before the next one has its turn.
 const MESSAGES_PER_ENDPOINT: usize = 64;
 /// Messages that are taken from one lane in a turn.
@@ -253,7 +255,8 @@ impl Core {
 
     fn run_ready(&mut self) -> bool {
         let mut happened = false;
-        let mut left = READY_PER_TURN;
+        // What the first half sends is on its way while the second half runs.
+        let mut left = (self.shard.executor.ready_len() / 2).clamp(READY_AT_LEAST, READY_PER_TURN);
         while left > 0 {
             left -= 1;
             match self.shard.executor.pop() {
