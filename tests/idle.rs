@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::echo::{cut, echo_blocking, echo_once, host, on_core, refer};
 use common::{LIMIT, bounded, builder, client, config, end, eventually, turn};
-use ringpost::{Config, CoreSet, Feature, Idle, RpcEnv};
+use ringpost::{Config, CoreSet, Feature, Host, Idle, RpcEnv};
 
 /// A server and a client, each with one core, on two CPUs if there are two.
 fn pair(config: &Config, without: &[Feature]) -> (RpcEnv, RpcEnv) {
@@ -60,6 +60,11 @@ fn a_spinning_core_probes_a_busy_connection_and_leaves_a_silent_one_to_the_kerne
     bounded(|| {
         let (client, server) = pair(&Config { idle: Idle::Spin, ..config() }, &[]);
         rounds(&client, &server);
+        if !matches!(common::host(), Host::Thread) {
+            // The thread is not the core's alone: the time of a look belongs to others.
+            assert_eq!(server.snapshot().total().probes, 0);
+            return cut([client, server]);
+        }
         assert!(server.snapshot().total().probes > 0, "{:?}", server.snapshot().total());
         // Nothing that it looks at means nothing that is counted.
         let end = Instant::now() + LIMIT;
