@@ -2,8 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use counts::Counts;
+use footprint::{Footprint, Held, Memory};
 use schedule::{Rate, Schedule};
 
+#[path = "../benches/per_core_echo/counts.rs"]
+mod counts;
+#[path = "../benches/per_core_echo/footprint.rs"]
+mod footprint;
 #[path = "../benches/per_core_echo/schedule.rs"]
 mod schedule;
 
@@ -45,4 +51,36 @@ fn nothing_is_due_before_the_start() {
     let now = Instant::now();
     let mut schedule = Schedule::new(now + Duration::from_secs(1), Duration::from_secs(1), 1e6);
     assert_eq!((schedule.waiting(now), schedule.take(now)), (0, None));
+}
+
+#[test]
+fn one_number_of_connections_is_no_sweep_and_a_sweep_begins_with_one() {
+    assert_eq!("7".parse(), Ok(Counts::One(7)));
+    for (text, counts) in [("1,10,100", vec![1, 10, 100]), ("1000, 10,10", vec![1, 10, 1000]), ("5,5", vec![1, 5])] {
+        assert_eq!(text.parse(), Ok(Counts::Sweep(counts)), "{text}");
+    }
+    let above = (counts::MOST + 1).to_string();
+    for bad in ["", ",", "0", "1,0", "1,,2", "many", "-1", "1.5", &above] {
+        assert!(bad.parse::<Counts>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_count_that_takes_more_descriptors_than_there_are_is_left_out() {
+    let all = [1, 10, 1000, 10_000];
+    assert_eq!(counts::split(&all, 20_000), (all.to_vec(), vec![]));
+    assert_eq!(counts::split(&all, 1024), (vec![1, 10], vec![1000, 10_000]), "a process needs some for itself");
+    assert_eq!(counts::split(&all, counts::files(1000)), (vec![1, 10, 1000], vec![10_000]));
+}
+
+#[test]
+fn what_a_connection_costs_is_what_each_beyond_the_first_has_added() {
+    let memory = |server, client| Memory {
+        server: Held { heap: server, resident: 2 * server },
+        client: Held { heap: client, resident: 2 * client },
+    };
+    let one = memory(1_000_000, -500);
+    let each = Footprint { server_heap: 640.0, server_resident: 1280.0, client_heap: 1500.0, client_resident: 3000.0 };
+    assert_eq!(memory(1_064_000, 149_500).of_each_beyond(one, 101), Some(each));
+    assert_eq!(one.of_each_beyond(one, 1), None);
 }

@@ -6,12 +6,13 @@ use std::cell::Cell;
 thread_local! {
     // Const-initialised and without a destructor: reading it never allocates, and it is there as long as the thread.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
-/// The system's allocator with a counter per thread.
+/// The system's allocator with two counters per thread.
 ///
 /// A core is a thread, so the difference of two readings on a core's thread is what that core allocated in between.
-/// A reallocation counts as one; what is freed does not count.
+/// A reallocation counts as one allocation; what is freed does not count.
 pub(crate) struct Counting;
 
 /// Allocations that the calling thread has made so far.
@@ -19,32 +20,44 @@ pub(crate) fn thread_allocs() -> u64 {
     ALLOCATIONS.get()
 }
 
-fn count() {
+/// Bytes that the calling thread has allocated and not freed; below zero if it has freed what others had allocated.
+pub(crate) fn thread_held() -> i64 {
+    HELD.get()
+}
+
+fn count(bytes: usize) {
     ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+    HELD.set(HELD.get() + bytes as i64);
+}
+
+fn uncount(bytes: usize) {
+    HELD.set(HELD.get() - bytes as i64);
 }
 
 // SAFETY: every method hands its arguments unchanged to `System`, which keeps the contract of `GlobalAlloc`; counting
-// touches one thread-local cell, neither allocates nor unwinds.
+// touches two thread-local cells, neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract of `alloc`; it is passed on as it came.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract of `alloc_zeroed`; it is passed on as it came.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count();
+        uncount(layout.size());
+        count(new_size);
         // SAFETY: the caller keeps the contract of `realloc`; `pointer` came from `System`, as all of ours do.
         unsafe { System.realloc(pointer, layout, new_size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        uncount(layout.size());
         // SAFETY: the caller keeps the contract of `dealloc`; `pointer` came from `System`, as all of ours do.
         unsafe { System.dealloc(pointer, layout) }
     }

@@ -1,12 +1,13 @@
 //! The command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 
 use crate::Error;
+use crate::counts::Counts;
 use crate::plan::{IdlePolicy, Path};
 use crate::schedule::Rate;
 
@@ -21,6 +22,11 @@ Usage: cargo bench --bench per_core_echo -- [OPTIONS]
   --cores N          half ask, half answer; local uses one   [2]
   --connections N    connections, shared among the asking cores, at least one for each
                                                              [one per asking core]
+  --connections [LIST]
+                     sweep instead, with a list or without a value: so many connections over sockets between
+                     two processes of one core each; the asks go round over them, --window in all [1,64].
+                     Tells what an idle connection takes in memory. --path is tcp, --idle is spin then
+                                                             [1,10,100,1000,10000, quick: 1,100]
   --window LIST      asks in flight: per connection, or per asking core without any
                                                              [1,64,512]
   --rate LIST        open loop instead: so many asks a second in all, as 5000, 50k or 1.5M, or as 20% of
@@ -49,8 +55,10 @@ const LARGEST_PAYLOAD: usize = 8 << 20;
 const LARGEST_ANSWER: usize = 64 << 20;
 /// What the sweep goes over.
 const SWEEP: &str = "64,1K,4K,16K,64K,256K,1M,4M,16M";
-/// The loopback addresses 127.0.x.y that a server can be reached under, or names of its Unix socket.
-const MOST_CONNECTIONS: usize = 10_000;
+/// What the sweep over connections goes over.
+const CONNECTIONS: &[usize] = &[1, 10, 100, 1000, 10_000];
+/// The same for `--quick`.
+const QUICK_CONNECTIONS: &[usize] = &[1, 100];
 /// As many as fit into the 16 bits of a core number with ease.
 const MOST_CORES: usize = 1024;
 
@@ -65,12 +73,16 @@ pub(crate) enum Report {
     Payloads,
     /// Several cores against one.
     Scale,
+    /// The sweep over numbers of connections.
+    Connections,
 }
 
 /// What to do.
 pub(crate) enum Command {
     /// Measure.
     Run(Box<Options>),
+    /// Be one of the processes that a measurement takes.
+    Child,
     /// Print the help.
     Help,
 }
@@ -88,8 +100,10 @@ pub(crate) struct Options {
     pub(crate) windows: Vec<usize>,
     /// For open loops.
     pub(crate) rates: Vec<Rate>,
-    /// For the sweep.
+    /// For the sweep over sizes.
     pub(crate) payloads: Vec<usize>,
+    /// For the sweep over numbers of connections.
+    pub(crate) counts: Vec<usize>,
     pub(crate) payload: usize,
     /// Counted time of one side of one row, over all rounds.
     pub(crate) seconds: Option<Duration>,
@@ -102,13 +116,14 @@ pub(crate) struct Options {
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
     let mut options = Options {
         report: Report::Echoes,
-        paths: Path::ALL.to_vec(),
-        idles: IdlePolicy::ALL.to_vec(),
+        paths: Vec::new(),
+        idles: Vec::new(),
         cores: 2,
         connections: 0,
         windows: Vec::new(),
         rates: Vec::new(),
         payloads: Vec::new(),
+        counts: Vec::new(),
         payload: 64,
         seconds: None,
         quick: false,
@@ -127,9 +142,13 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
                 options.idles = list(&parser.value()?.string()?, known)?;
             }
             Long("cores") => options.cores = number("--cores", &parser.value()?.string()?, 1, MOST_CORES)?,
-            Long("connections") => {
-                connections = Some(number("--connections", &parser.value()?.string()?, 1, MOST_CONNECTIONS)?);
-            }
+            Long("connections") => match counts(&mut parser)? {
+                Counts::One(count) => connections = Some(count),
+                Counts::Sweep(counts) => {
+                    options.report = Report::Connections;
+                    options.counts = counts;
+                }
+            },
             Long("window") => {
                 let window = |text: &str| number("--window", text, 1, MOST_IN_FLIGHT);
                 options.windows = list(&parser.value()?.string()?, window)?;
@@ -151,15 +170,35 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Long("svg") => options.svg = parser.value()?.into(),
             // cargo adds it to the arguments of every benchmark.
             Long("bench") => {}
+            Long("child") => return Ok(Command::Child),
             Short('h') | Long("help") => return Ok(Command::Help),
             other => return Err(other.unexpected().into()),
         }
     }
-    if options.windows.is_empty() {
-        options.windows = if options.report == Report::Payloads { vec![1, 4] } else { vec![1, 64, 512] };
-    }
+    settle(&mut options);
     settle_cores(&mut options, connections)?;
     Ok(Command::Run(Box::new(options)))
+}
+
+/// Puts in what was not given.
+fn settle(options: &mut Options) {
+    let sweeps = options.report == Report::Connections;
+    if options.windows.is_empty() {
+        options.windows = match options.report {
+            Report::Payloads => vec![1, 4],
+            Report::Connections => vec![1, 64],
+            _ => vec![1, 64, 512],
+        };
+    }
+    if options.paths.is_empty() {
+        options.paths = if sweeps { vec![Path::Tcp] } else { Path::ALL.to_vec() };
+    }
+    if options.idles.is_empty() {
+        options.idles = if sweeps { vec![IdlePolicy::Spin] } else { IdlePolicy::ALL.to_vec() };
+    }
+    if sweeps && options.counts.is_empty() {
+        options.counts = if options.quick { QUICK_CONNECTIONS.to_vec() } else { CONNECTIONS.to_vec() };
+    }
 }
 
 fn settle_cores(options: &mut Options, connections: Option<usize>) -> Result<(), Error> {
@@ -191,6 +230,16 @@ fn list<T: PartialEq>(text: &str, item: impl Fn(&str) -> Result<T, Error>) -> Re
         }
     }
     Ok(items)
+}
+
+/// What follows `--connections`: a number, a list, or nothing, which is a list to be filled in.
+fn counts(parser: &mut lexopt::Parser) -> Result<Counts, Error> {
+    let is_value = |next: &OsStr| next.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
+    let given = match parser.optional_value() {
+        Some(attached) => Some(attached),
+        None => parser.raw_args()?.next_if(is_value),
+    };
+    given.map_or(Ok(Counts::Sweep(Vec::new())), |text| Ok(text.string()?.parse()?))
 }
 
 fn named<T: Copy, const N: usize>(all: [T; N], name: fn(T) -> &'static str, wanted: &str) -> Result<T, Error> {

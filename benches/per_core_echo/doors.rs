@@ -54,11 +54,11 @@ impl Doors {
         }
     }
 
-    /// An address for each connection.
-    pub(crate) fn addresses(&self, server: &RpcEnv) -> Result<Vec<String>, Error> {
+    /// An address for each connection to the server, which got this port if it has one.
+    pub(crate) fn addresses(&self, port: Option<u16>) -> Result<Vec<String>, Error> {
         match self {
             Doors::Tcp { connections } => {
-                let port = server.address().and_then(Address::port).ok_or("the server has no port")?;
+                let port = port.ok_or("the server has no port")?;
                 Ok((0..*connections).map(|index| format!("{}:{port}", loopback(index))).collect())
             }
             Doors::Unix { connections, folder } => {
@@ -75,6 +75,11 @@ impl Drop for Doors {
             let _ = fs::remove_dir_all(folder);
         }
     }
+}
+
+/// The port that a server got.
+pub(crate) fn port(server: &RpcEnv) -> Option<u16> {
+    server.address().and_then(Address::port)
 }
 
 fn unix(path: &FilePath) -> String {

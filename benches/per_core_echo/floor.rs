@@ -9,6 +9,7 @@ mod cache_line;
 mod fetch;
 mod ping_pong;
 mod pipelined;
+mod round_robin;
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread::{self, ScopedJoinHandle};
@@ -17,11 +18,15 @@ use socket2::{Domain, Socket, Type};
 
 use crate::Error;
 use crate::cpus::Cpus;
+use crate::pair::{self, System};
 use crate::plan::{FloorKind, IdlePolicy, Path, Run};
 use crate::sample::{Meter, Sample, Span};
 
 /// Runs the floor that stands beside `run` for as long as `span` says, one pair of threads per pair of cores.
 pub(crate) fn measure(kind: FloorKind, run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Error> {
+    if kind == FloorKind::RoundRobin {
+        return pair::measure(System::Floor, run, span);
+    }
     thread::scope(|scope| {
         let pairs: Vec<_> =
             (0..run.pairs()).map(|pair| scope.spawn(move || measure_pair(kind, run, pair, span, cpus))).collect();
@@ -60,11 +65,43 @@ fn measure_pair(kind: FloorKind, run: &Run, pair: usize, span: Span, cpus: &Cpus
             let (near, far) = connect(run.path)?;
             cpus.pinned(pair, || alone::echo(near, far, window, run.payload, span))
         }
+        FloorKind::RoundRobin => Err("that floor takes two processes".into()),
         FloorKind::CacheLine => {
             let lines = cache_line::Lines::new(window);
             at.run(|| cache_line::ask(&lines, span), || cache_line::answer(&lines))
         }
     }
+}
+
+/// The answering process of [`FloorKind::RoundRobin`]: listens at `bind`, tells its port, answers on as many connections
+/// as `run` has until one of them ends.
+pub(crate) fn serve_round_robin(
+    run: &Run,
+    cpus: &Cpus,
+    bind: &str,
+    tell: impl FnOnce(Option<u16>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let listener = round_robin::listen(bind)?;
+    tell(listener.local_addr()?.as_socket().map(|address| address.port()))?;
+    let sockets = (0..run.connections.unwrap_or(1)).map(|_| prepared(listener.accept()?.0, run));
+    let sockets = sockets.collect::<Result<Vec<_>, Error>>()?;
+    cpus.pinned(1, || round_robin::answer(sockets, run.payload, run.idle != IdlePolicy::Park))
+}
+
+/// The asking process of [`FloorKind::RoundRobin`].
+pub(crate) fn ask_round_robin(run: &Run, cpus: &Cpus, addresses: &[String], span: Span) -> Result<Sample, Error> {
+    let sockets = addresses.iter().map(|address| prepared(round_robin::dial(address)?, run));
+    let sockets = sockets.collect::<Result<Vec<_>, Error>>()?;
+    Sample::of([cpus.pinned(0, || round_robin::ask(sockets, run.payload, span))?])
+}
+
+/// A socket that sends at once, and waits as the policy says.
+fn prepared(socket: Socket, run: &Run) -> Result<Socket, Error> {
+    if run.path == Path::Tcp {
+        socket.set_tcp_nodelay(true)?;
+    }
+    socket.set_nonblocking(run.idle != IdlePolicy::Park)?;
+    Ok(socket)
 }
 
 /// The two cores of one floor.

@@ -7,7 +7,8 @@ use std::path::Path as FilePath;
 use serde::Serialize;
 
 use crate::Row;
-use crate::plan::{Load, Run};
+use crate::footprint::Footprint;
+use crate::plan::Load;
 use crate::sample::Sample;
 
 /// One object of the array. Scripts rely on these names; `null` is what does not apply.
@@ -21,6 +22,8 @@ struct Record {
     alone: bool,
     connections: Option<usize>,
     window: Option<usize>,
+    /// The window is that of all connections: the asks go round over them, between two processes.
+    round_robin: bool,
     /// Asks per second that an open loop was to make, and the part of the own maximum that this was meant to be.
     offered_per_s: Option<f64>,
     offered_share: Option<f64>,
@@ -38,13 +41,18 @@ struct Record {
     max_ns: u64,
     allocs_per_op: Option<f64>,
     enters_per_op: Option<f64>,
+    /// Bytes of an idle connection at each end: what the core has allocated, and what of the process is in memory.
+    server_heap_per_connection: Option<f64>,
+    server_resident_per_connection: Option<f64>,
+    client_heap_per_connection: Option<f64>,
+    client_resident_per_connection: Option<f64>,
 }
 
 impl Record {
-    fn new(system: &'static str, run: &Run, sample: &Sample) -> Record {
+    fn new(system: &'static str, Row { run, .. }: &Row, sample: &Sample, footprint: Option<Footprint>) -> Record {
         let offered = match run.load {
             Load::Rate { per_second, share } => Some((per_second, share)),
-            Load::Window(_) => None,
+            Load::Window(_) | Load::RoundRobin(_) => None,
         };
         Record {
             system,
@@ -54,6 +62,7 @@ impl Record {
             alone: run.alone,
             connections: run.connections,
             window: run.window(),
+            round_robin: matches!(run.load, Load::RoundRobin(_)),
             offered_per_s: offered.map(|(rate, _)| rate.round()),
             offered_share: offered.and_then(|(_, share)| share),
             payload: run.payload,
@@ -68,6 +77,10 @@ impl Record {
             max_ns: sample.latency.max(),
             allocs_per_op: sample.allocs_per_op,
             enters_per_op: sample.enters_per_op,
+            server_heap_per_connection: footprint.map(|each| each.server_heap),
+            server_resident_per_connection: footprint.map(|each| each.server_resident),
+            client_heap_per_connection: footprint.map(|each| each.client_heap),
+            client_resident_per_connection: footprint.map(|each| each.client_resident),
         }
     }
 }
@@ -76,8 +89,8 @@ impl Record {
 pub(crate) fn write(file: &FilePath, rows: &[Row]) -> io::Result<()> {
     let mut records = Vec::new();
     for row in rows {
-        records.push(Record::new("ringpost", &row.run, &row.ringpost));
-        records.extend(row.floor.as_ref().map(|floor| Record::new("floor", &row.run, floor)));
+        records.push(Record::new("ringpost", row, &row.ringpost, row.footprint));
+        records.extend(row.floor.as_ref().map(|floor| Record::new("floor", row, floor, None)));
     }
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;

@@ -6,12 +6,17 @@
 
 mod alloc;
 mod cli;
+mod connections;
+mod counts;
 mod cpus;
 mod doors;
+mod files;
 mod floor;
+mod footprint;
 mod json;
 mod message;
 mod open_loop;
+mod pair;
 mod payloads;
 mod plan;
 mod progress;
@@ -28,6 +33,7 @@ use std::process::ExitCode;
 
 use cli::{Command, Options, Report};
 use cpus::Cpus;
+use footprint::Footprint;
 use plan::{Plan, Run};
 use progress::Progress;
 use sample::Sample;
@@ -43,11 +49,14 @@ pub(crate) struct Row {
     pub(crate) run: Run,
     pub(crate) ringpost: Sample,
     pub(crate) floor: Option<Sample>,
+    /// Where the report is about many connections.
+    pub(crate) footprint: Option<Footprint>,
 }
 
 fn main() -> ExitCode {
     let options = match cli::parse(std::env::args_os()) {
         Ok(Command::Run(options)) => options,
+        Ok(Command::Child) => return pair::child(),
         Ok(Command::Help) => {
             print!("{}", cli::HELP);
             return ExitCode::SUCCESS;
@@ -73,6 +82,7 @@ fn bench(options: &Options) -> Result<(), Error> {
         Report::Rates => rates::measure(options, &cpus)?,
         Report::Scale => scale::measure(options, &cpus)?,
         Report::Payloads => payloads::measure(options, &cpus)?,
+        Report::Connections => connections::measure(options, &cpus)?,
     };
     if let Some(file) = &options.json {
         json::write(file, &rows).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
@@ -130,7 +140,7 @@ fn measure(plan: &Plan, cpus: &Cpus, merit: Merit) -> Result<Vec<Row>, Error> {
         .map(|(&run, (ringpost, floor))| {
             let merit = |sample: &Sample| merit(&run, sample);
             let ringpost = Sample::median(ringpost, merit).ok_or("no round was measured")?;
-            Ok(Row { run, ringpost, floor: Sample::median(floor, merit) })
+            Ok(Row { run, ringpost, floor: Sample::median(floor, merit), footprint: None })
         })
         .collect()
 }

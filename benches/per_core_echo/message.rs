@@ -4,10 +4,12 @@ use std::fmt;
 
 use bytes::Bytes;
 use ringpost::{Ask, CallContext, Endpoint, HandleSync, HandlerError, Handlers, Message, message};
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
-use serde::ser::{Serialize, Serializer};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::alloc::thread_allocs;
+use crate::footprint::Held;
+use crate::pair::held;
 
 /// A payload whose size the type knows: it lives wherever the message lives and needs no memory of its own.
 #[derive(Clone, PartialEq)]
@@ -40,7 +42,7 @@ impl<const N: usize> Visitor<'_> for PayloadVisitor<N> {
 }
 
 /// A payload of any other size. Decoding it takes memory, and the table says how often.
-#[derive(Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AnyPayload(Bytes);
 
 /// A message whose answer can be checked.
@@ -112,7 +114,7 @@ impl Question for AnyPayload {
 }
 
 /// Asks for so many bytes.
-#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Fetch(usize);
 message!(Fetch as "bench.Fetch" => AnyPayload);
 
@@ -141,22 +143,47 @@ impl<M: Question + Message<Reply = M>> HandleSync<M> for Echo {
     }
 }
 
-/// Asks an answering core for its allocations so far.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub(crate) struct Allocations;
-message!(Allocations as "bench.Allocations" => u64);
+/// Asks an answering core what it has used so far.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Use;
+message!(Use as "bench.Use" => Used);
 
-/// The endpoint that answers [`Allocations`] on the core it lives on.
-pub(crate) struct Counter;
+/// What a core has used so far.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Used {
+    pub(crate) allocs: u64,
+    pub(crate) enters: u64,
+}
+
+/// Asks an answering core what it holds.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Hold;
+message!(Hold as "bench.Hold" => Held);
+
+/// The endpoint that answers [`Use`] and [`Hold`] for the core it lives on.
+#[derive(Default)]
+pub(crate) struct Counter {
+    /// Allocations that reading the counters has taken, which are nobody else's.
+    own: u64,
+}
 
 impl Endpoint for Counter {
     fn handlers(handlers: &mut Handlers<Self>) {
-        handlers.ask_sync::<Allocations>();
+        handlers.ask_sync::<Use>().ask_sync::<Hold>();
     }
 }
 
-impl HandleSync<Allocations> for Counter {
-    fn handle(&mut self, _message: Allocations, _context: &mut CallContext) -> Result<u64, HandlerError> {
-        Ok(thread_allocs())
+impl HandleSync<Use> for Counter {
+    fn handle(&mut self, _message: Use, context: &mut CallContext) -> Result<Used, HandlerError> {
+        let before = thread_allocs();
+        let enters = context.env().snapshot().cores[context.core()].enters;
+        self.own += thread_allocs() - before;
+        Ok(Used { enters, allocs: thread_allocs() - self.own })
+    }
+}
+
+impl HandleSync<Hold> for Counter {
+    fn handle(&mut self, _message: Hold, _context: &mut CallContext) -> Result<Held, HandlerError> {
+        Ok(held()?)
     }
 }

@@ -41,7 +41,7 @@ fn render(rows: &[Row], plan: &Plan, cpus: &Cpus) -> String {
     out + LEGEND
 }
 
-fn line(Row { run, ringpost, floor }: &Row) -> String {
+fn line(Row { run, ringpost, floor, .. }: &Row) -> String {
     let megabytes = |sample: &Sample| sample.rate * run.payload as f64 / 1e6;
     let beside = floor.as_ref().map_or_else(String::new, |raw| {
         let share = 100.0 * ringpost.rate / raw.rate;

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cli::Options;
 use crate::sample::Span;
 use crate::schedule::Rate;
 
 /// How the ask travels.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Path {
     /// To another env, over a loopback connection.
     Tcp,
@@ -41,7 +43,7 @@ impl Path {
 }
 
 /// What a core does when it has nothing to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum IdlePolicy {
     /// Spins for a while, then sleeps.
     Adaptive,
@@ -78,6 +80,8 @@ pub(crate) enum FloorKind {
     Fetch,
     /// Raw bytes echoed by the thread that sent them.
     Alone,
+    /// Raw bytes go round over many sockets of two processes.
+    RoundRobin,
     /// Numbers passed through shared cache lines, both sides spinning.
     CacheLine,
 }
@@ -91,13 +95,14 @@ impl FloorKind {
             FloorKind::Pipelined => "pipelined raw bytes",
             FloorKind::Fetch => "raw bytes fetched",
             FloorKind::Alone => "raw bytes on one core",
+            FloorKind::RoundRobin => "raw bytes round robin",
             FloorKind::CacheLine => "cache lines",
         }
     }
 }
 
 /// What an ask is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Exchange {
     /// The payload goes there and back.
     Echo,
@@ -116,10 +121,13 @@ impl Exchange {
 }
 
 /// How much is asked.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) enum Load {
     /// A closed loop: so many asks in flight, per connection over sockets, per asking core else.
     Window(usize),
+    /// A closed loop over many connections: so many asks in flight in all, each next one over the next connection.
+    /// Client and server are processes of their own.
+    RoundRobin(usize),
     /// An open loop: so many asks a second in all, however long the answers take.
     Rate {
         /// Asks per second.
@@ -130,7 +138,7 @@ pub(crate) enum Load {
 }
 
 /// One row of the table.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) path: Path,
     pub(crate) idle: IdlePolicy,
@@ -151,6 +159,8 @@ impl Run {
     pub(crate) fn floor(&self) -> Option<FloorKind> {
         match self.path {
             _ if self.window().is_none() => None,
+            _ if self.load == Load::RoundRobin(1) => Some(FloorKind::RoundRobin),
+            _ if matches!(self.load, Load::RoundRobin(_)) => None,
             Path::Local => None,
             Path::Tcp | Path::Unix if self.alone => Some(FloorKind::Alone),
             Path::Tcp | Path::Unix if self.exchange == Exchange::Fetch => Some(FloorKind::Fetch),
@@ -164,7 +174,7 @@ impl Run {
     /// Asks in flight, in a closed loop.
     pub(crate) fn window(&self) -> Option<usize> {
         match self.load {
-            Load::Window(window) => Some(window),
+            Load::Window(window) | Load::RoundRobin(window) => Some(window),
             Load::Rate { .. } => None,
         }
     }
@@ -172,7 +182,7 @@ impl Run {
     /// What each asking core has to do of the load.
     pub(crate) fn load_of_pair(&self) -> Load {
         match self.load {
-            Load::Window(window) => Load::Window(window),
+            Load::Window(_) | Load::RoundRobin(_) => self.load,
             Load::Rate { per_second, share } => Load::Rate { per_second: per_second / self.pairs() as f64, share },
         }
     }
@@ -190,7 +200,11 @@ impl Run {
 
     /// Whether each asking core has one ask in flight, so that latency decides and not throughput.
     pub(crate) fn is_ping_pong(&self) -> bool {
-        self.load == Load::Window(1) && self.connections.unwrap_or(1) == self.pairs()
+        match self.load {
+            Load::Window(window) => window == 1 && self.connections.unwrap_or(1) == self.pairs(),
+            Load::RoundRobin(window) => window == 1,
+            Load::Rate { .. } => false,
+        }
     }
 }
 
@@ -199,6 +213,9 @@ impl fmt::Display for Run {
         write!(f, "{} {} ", self.path.name(), self.idle.name())?;
         match self.load {
             Load::Window(window) => write!(f, "window {window}"),
+            Load::RoundRobin(window) => {
+                write!(f, "{window} in flight over {} connections", self.connections.unwrap_or(1))
+            }
             Load::Rate { per_second, .. } => write!(f, "at {per_second:.0} per second"),
         }
     }
@@ -251,6 +268,19 @@ impl Plan {
         }
         all.retain(|run| run.path != Path::Mesh);
         Plan::of(all, true, options, 1.0)
+    }
+
+    /// So many connections between two processes, with all asks going round over them.
+    pub(crate) fn connections(options: &Options, counts: &[usize]) -> Plan {
+        let mut all = Vec::new();
+        for run in runs(options, &[1]).into_iter().filter(|run| run.path.has_connections()) {
+            for &connections in counts {
+                let over = Run { cores: 2, connections: Some(connections), ..run };
+                all.extend(options.windows.iter().map(|&window| Run { load: Load::RoundRobin(window), ..over }));
+            }
+        }
+        // To open the connections takes the other half of the time.
+        Plan::of(all, true, options, 0.5)
     }
 
     /// What each path does at most: the largest window, without floors. A quarter of the time.

@@ -42,7 +42,7 @@ fn render(rows: &[Row], plan: &Plan, cpus: &Cpus) -> String {
 
 fn line(Row { run, ringpost, .. }: &Row) -> String {
     let offered = match run.load {
-        Load::Window(window) => format!("as {window} in flight"),
+        Load::Window(window) | Load::RoundRobin(window) => format!("as {window} in flight"),
         Load::Rate { per_second, share } => {
             let share = share.map(|share| format!("({:.0} %)", share * 100.0)).unwrap_or_default();
             format!("{} {share:>8}", table::rate(per_second))

@@ -1,10 +1,13 @@
 //! The asks that are measured.
 //!
-//! In a closed loop each asking core runs one task per ask in flight; each task asks, waits for the reply, asks again. The first task of
-//! a core keeps the time for all of them: it asks through the warm-up, reads the counters, opens the meter, asks
-//! through the counted time, closes the meter and reads the counters again, while its neighbours ask on. In an open loop a pacer tells when to ask.
+//! In a closed loop each asking core runs one task per ask in flight; each task asks, waits for the reply, asks again:
+//! the same endpoint over the same connection, or whoever comes next where all tasks go round over many connections. The
+//! first task of a core keeps the time for all of them: it asks through the warm-up, reads the counters, opens the meter,
+//! asks through the counted time, closes the meter and reads the counters again, while its neighbours ask on. In an open
+//! loop a pacer tells when to ask.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::iter::repeat_n;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,30 +17,39 @@ use ringpost::{EndpointRef, RpcEnv};
 use crate::Error;
 use crate::alloc::thread_allocs;
 use crate::cpus::Cpus;
-use crate::message::{Allocations, AnyPayload, Fetch, Payload, Question};
+use crate::message::{AnyPayload, Fetch, Payload, Question, Use, Used};
 use crate::open_loop::{OpenLoop, WORKERS};
+use crate::pair::{self, System};
 use crate::plan::{Exchange, Load, Run};
 use crate::sample::{Meter, Sample, Span};
 use crate::stage::Stage;
 
 /// Starts the envs of `run`, asks for as long as `span` says, stops them.
 pub(crate) fn measure(run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Error> {
+    if let Load::RoundRobin(_) = run.load {
+        return pair::measure(System::Ringpost, run, span);
+    }
     let stage = Stage::set(run, cpus)?;
-    let result = match run.payload {
-        _ if run.exchange == Exchange::Fetch => ask_on_all::<Fetch>(&stage, run, span),
-        0 => ask_on_all::<Payload<0>>(&stage, run, span),
-        16 => ask_on_all::<Payload<16>>(&stage, run, span),
-        64 => ask_on_all::<Payload<64>>(&stage, run, span),
-        128 => ask_on_all::<Payload<128>>(&stage, run, span),
-        256 => ask_on_all::<Payload<256>>(&stage, run, span),
-        1024 => ask_on_all::<Payload<1024>>(&stage, run, span),
-        4096 => ask_on_all::<Payload<4096>>(&stage, run, span),
-        _ => ask_on_all::<AnyPayload>(&stage, run, span),
-    };
+    let result = ask(&stage, run, span);
     let stopped = stage.stop();
     let sample = result?;
     stopped?;
     Ok(sample)
+}
+
+/// Asks for as long as `span` says.
+pub(crate) fn ask(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error> {
+    match run.payload {
+        _ if run.exchange == Exchange::Fetch => ask_on_all::<Fetch>(stage, run, span),
+        0 => ask_on_all::<Payload<0>>(stage, run, span),
+        16 => ask_on_all::<Payload<16>>(stage, run, span),
+        64 => ask_on_all::<Payload<64>>(stage, run, span),
+        128 => ask_on_all::<Payload<128>>(stage, run, span),
+        256 => ask_on_all::<Payload<256>>(stage, run, span),
+        1024 => ask_on_all::<Payload<1024>>(stage, run, span),
+        4096 => ask_on_all::<Payload<4096>>(stage, run, span),
+        _ => ask_on_all::<AnyPayload>(stage, run, span),
+    }
 }
 
 fn ask_on_all<M: Question>(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error> {
@@ -50,16 +62,18 @@ fn ask_on_all<M: Question>(stage: &Stage, run: &Run, span: Span) -> Result<Sampl
             targets: targets.clone(),
             payload: run.payload,
             span,
-            envs: if first { stage.envs.clone() } else { Vec::new() },
+            pairs: run.pairs(),
+            asking: if first { Some(Arc::clone(client)) } else { None },
             counters: if first { stage.counters.clone() } else { Vec::new() },
         };
         cores.push(match run.load_of_pair() {
             Load::Window(window) => client.spawn_on(core, move || ask_on_core::<M>(job, window))?,
+            Load::RoundRobin(window) => client.spawn_on(core, move || ask_in_turn::<M>(job, window))?,
             Load::Rate { per_second, .. } => client.spawn_on(core, move || ask_at_rate::<M>(job, per_second))?,
         });
     }
     let mut meters = Vec::new();
-    let mut used = Counts::default();
+    let mut used = Used::default();
     for core in cores {
         let (meter, counts) = core.join()??;
         meters.push(meter);
@@ -78,35 +92,50 @@ struct Job {
     targets: Vec<EndpointRef>,
     payload: usize,
     span: Span,
-    envs: Vec<Arc<RpcEnv>>,
+    pairs: usize,
+    /// The env whose cores ask.
+    asking: Option<Arc<RpcEnv>>,
     counters: Vec<EndpointRef>,
 }
 
-/// What was used, or a reading of the counters that say so.
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    allocs: u64,
-    enters: u64,
+/// Keeps `window` asks in flight to each target.
+async fn ask_on_core<M: Question>(job: Job, window: usize) -> Result<(Meter, Used), Error> {
+    let askers = job.targets.iter().flat_map(|target| repeat_n(target.clone(), window));
+    ask_each::<M, _>(&job, askers).await
 }
 
-/// Keeps `window` asks in flight to each target.
-async fn ask_on_core<M: Question>(job: Job, window: usize) -> Result<(Meter, Counts), Error> {
-    let meter = Rc::new(RefCell::new(Meter::new()?));
-    let asker = |target: &EndpointRef| Asker {
-        target: target.clone(),
-        message: M::with_size(job.payload),
-        meter: Rc::clone(&meter),
-    };
-    let first = asker(job.targets.first().ok_or("an asking core has nobody to ask")?);
-    let mut others = Vec::new();
-    for (i, target) in job.targets.iter().enumerate() {
-        let in_flight = if i == 0 { window - 1 } else { window };
-        for _ in 0..in_flight {
-            let asker = asker(target);
-            others.push(ringpost::spawn(async move { asker.ask_until_closed().await }));
+/// Keeps `window` asks in flight in all, each next one to the next target.
+async fn ask_in_turn<M: Question>(job: Job, window: usize) -> Result<(Meter, Used), Error> {
+    open::<M>(&job.targets, job.payload).await?;
+    let all = Rc::new(InTurn { targets: job.targets.clone(), next: Cell::new(0) });
+    ask_each::<M, _>(&job, repeat_n(all, window)).await
+}
+
+/// Connects to each target, one after the other, and asks it once.
+pub(crate) async fn open<M: Question>(targets: &[EndpointRef], payload: usize) -> Result<(), Error> {
+    let message = M::with_size(payload);
+    for target in targets {
+        if !message.fits(&target.ask(message.clone()).await?) {
+            return Err(differs());
         }
     }
-    let result = keep_time(&first, &job).await;
+    Ok(())
+}
+
+/// Keeps one ask in flight to each of `targets`.
+async fn ask_each<M: Question, T: Targets>(
+    job: &Job,
+    targets: impl IntoIterator<Item = T>,
+) -> Result<(Meter, Used), Error> {
+    let meter = Rc::new(RefCell::new(Meter::new()?));
+    let mut askers = targets.into_iter().map(|targets| Asker {
+        targets,
+        message: M::with_size(job.payload),
+        meter: Rc::clone(&meter),
+    });
+    let first = askers.next().ok_or("an asking core has nobody to ask")?;
+    let others: Vec<_> = askers.map(|asker| ringpost::spawn(async move { asker.ask_until_closed().await })).collect();
+    let result = keep_time(&first, job).await;
     // Also when the first task failed: the others look at nothing else.
     meter.borrow_mut().close();
     for other in others {
@@ -118,7 +147,7 @@ async fn ask_on_core<M: Question>(job: Job, window: usize) -> Result<(Meter, Cou
     Ok((meter.into_inner(), used))
 }
 
-async fn keep_time<M: Question>(asker: &Asker<M>, job: &Job) -> Result<Counts, Error> {
+async fn keep_time<M: Question>(asker: &Asker<M, impl Targets>, job: &Job) -> Result<Used, Error> {
     // Connects and resolves the names, so that the warm-up is not spent on that.
     asker.ask_while(|_| false).await?;
     read_counts(job).await?;
@@ -136,11 +165,11 @@ async fn keep_time<M: Question>(asker: &Asker<M>, job: &Job) -> Result<Counts, E
     let after = read_counts(job).await?;
 
     let allocs = own_after - own_before + after.allocs - before.allocs;
-    Ok(Counts { allocs, enters: after.enters - before.enters })
+    Ok(Used { allocs, enters: after.enters - before.enters })
 }
 
 /// Asks when it is time to, with the targets in turn.
-async fn ask_at_rate<M: Question>(job: Job, per_second: f64) -> Result<(Meter, Counts), Error> {
+async fn ask_at_rate<M: Question>(job: Job, per_second: f64) -> Result<(Meter, Used), Error> {
     let message = M::with_size(job.payload);
     for target in &job.targets {
         target.ask(message.clone()).await?;
@@ -175,29 +204,63 @@ async fn ask_at_rate<M: Question>(job: Job, per_second: f64) -> Result<(Meter, C
     let (before, own_before) = before.ok_or("the time was over before it began")?.await??;
     let meter = Rc::try_unwrap(all).map_err(|_| "a task outlived its result")?.into_meter();
     let allocs = own_after - own_before + after.allocs - before.allocs;
-    Ok((meter, Counts { allocs, enters: after.enters - before.enters }))
+    Ok((meter, Used { allocs, enters: after.enters - before.enters }))
 }
 
-/// Reads the allocations of all answering cores, then the `enter` calls of all envs.
+/// Reads the allocations of all answering cores, and the `enter` calls of those and of the asking ones.
 ///
 /// Between two readings lies one more ask to each answering core than was measured: the second reading itself.
-async fn read_counts(job: &Job) -> Result<Counts, Error> {
-    let mut allocs = 0;
+async fn read_counts(job: &Job) -> Result<Used, Error> {
+    let mut all = Used::default();
     for counter in &job.counters {
-        allocs += counter.ask(Allocations).await?;
+        let used = counter.ask(Use).await?;
+        all.allocs += used.allocs;
+        all.enters += used.enters;
     }
-    let enters = job.envs.iter().map(|env| env.snapshot().total().enters).sum();
-    Ok(Counts { allocs, enters })
+    if let Some(asking) = &job.asking {
+        // The asking cores come first, where one env has both.
+        let cores = asking.snapshot().cores;
+        all.enters += cores[..job.pairs].iter().map(|core| core.enters).sum::<u64>();
+    }
+    Ok(all)
+}
+
+/// Whom an asker asks.
+trait Targets: 'static {
+    /// The next one.
+    fn next(&self) -> &EndpointRef;
+}
+
+impl Targets for EndpointRef {
+    #[inline]
+    fn next(&self) -> &EndpointRef {
+        self
+    }
+}
+
+/// All of them in turn.
+struct InTurn {
+    targets: Vec<EndpointRef>,
+    next: Cell<usize>,
+}
+
+impl Targets for Rc<InTurn> {
+    #[inline]
+    fn next(&self) -> &EndpointRef {
+        let next = self.next.get();
+        self.next.set(if next + 1 < self.targets.len() { next + 1 } else { 0 });
+        &self.targets[next]
+    }
 }
 
 /// One ask in flight.
-struct Asker<M> {
-    target: EndpointRef,
+struct Asker<M, T> {
+    targets: T,
     message: M,
     meter: Rc<RefCell<Meter>>,
 }
 
-impl<M: Question> Asker<M> {
+impl<M: Question, T: Targets> Asker<M, T> {
     async fn ask_until_closed(&self) -> Result<(), Error> {
         self.ask_while(|_| !self.meter.borrow().is_closed()).await
     }
@@ -206,7 +269,7 @@ impl<M: Question> Asker<M> {
     async fn ask_while(&self, more: impl Fn(Instant) -> bool) -> Result<(), Error> {
         let mut sent = Instant::now();
         loop {
-            let reply = self.target.ask(self.message.clone()).await?;
+            let reply = self.targets.next().ask(self.message.clone()).await?;
             let now = Instant::now();
             let counted = self.meter.borrow_mut().record(sent, now);
             if !counted && !self.message.fits(&reply) {

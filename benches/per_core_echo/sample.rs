@@ -29,8 +29,12 @@ pub(crate) struct Meter {
 impl Meter {
     /// Latencies from 1 ns to 60 s with 3 significant digits; longer ones count as 60 s.
     pub(crate) fn new() -> Result<Meter, Error> {
-        let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
-        Ok(Meter { latency, opened: None, last: Instant::now(), closed: false })
+        Ok(Meter { latency: Meter::histogram()?, opened: None, last: Instant::now(), closed: false })
+    }
+
+    /// What holds the latencies of a meter.
+    pub(crate) fn histogram() -> Result<Histogram<u64>, Error> {
+        Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
     }
 
     /// Ends the warm-up.
@@ -124,7 +128,7 @@ pub(crate) struct Sample {
 impl Sample {
     /// Puts the threads' counts together. Fails if nothing was counted.
     pub(crate) fn of(meters: impl IntoIterator<Item = Meter>) -> Result<Sample, Error> {
-        let mut all = Meter::new()?.latency;
+        let mut all = Meter::histogram()?;
         let mut rate = 0.0;
         for Meter { latency, opened, last, .. } in meters {
             let seconds = opened.map_or(0.0, |opened| last.duration_since(opened).as_secs_f64());

@@ -7,7 +7,7 @@ use ringpost::{Config, CoreSet, EndpointRef, Idle, RpcEnv};
 
 use crate::Error;
 use crate::cpus::Cpus;
-use crate::doors::Doors;
+use crate::doors::{Doors, port};
 use crate::message::{Counter, Echo};
 use crate::plan::{IdlePolicy, Path, Run};
 
@@ -38,35 +38,34 @@ impl Stage {
     }
 
     fn remote(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
-        let pairs = run.pairs();
         let doors = Doors::new(run.path, run.connections.unwrap_or(1))?;
-        let server = RpcEnv::builder("bench-server")
-            .config(config(run))
-            .cores(core_set(cpus, pairs..2 * pairs))
-            .idle(idle(run.idle))
-            .bind(doors.bind())
-            .start()?;
-        server.register_per_core("echo", |_core| Echo::default())?;
-        for core in 0..pairs {
-            server.register_on(core, &format!("counter-{core}"), || Counter)?;
-        }
-        let client = RpcEnv::builder("bench-client")
-            .config(config(run))
-            .cores(core_set(cpus, 0..pairs))
-            .idle(idle(run.idle))
-            .start()?;
+        let server = serve(run, cpus, &doors.bind())?;
+        let mut stage = Stage::asking(run, cpus, &doors.addresses(port(&server))?)?;
+        stage.envs.push(Arc::new(server));
+        stage._doors = Some(doors);
+        Ok(stage)
+    }
+
+    /// The asking half over sockets: the env that [`serve`] started is reached under these addresses.
+    pub(crate) fn asking(run: &Run, cpus: &Cpus, addresses: &[String]) -> Result<Stage, Error> {
+        let pairs = run.pairs();
+        let client = Stage::client(run, cpus)?;
         // Each address is a peer of its own, so each reference to `echo` has a connection of its own.
-        let addresses = doors.addresses(&server)?;
-        let reference = |name: &str, address: &str| client.endpoint_ref(&format!("ringpost://{name}@{address}"));
         let mut unused = addresses.iter();
         let mut targets = Vec::new();
         for pair in 0..pairs {
             let mine = unused.by_ref().take(run.connections_of(pair));
-            targets.push(mine.map(|address| reference("echo", address)).collect::<Result<Vec<_>, _>>()?);
+            targets.push(mine.map(|address| reference(&client, "echo", address)).collect::<Result<Vec<_>, _>>()?);
         }
-        let counters = (0..pairs).map(|core| reference(&format!("counter-{core}"), &addresses[0]));
+        let counters = (0..pairs).map(|core| reference(&client, &format!("counter-{core}"), &addresses[0]));
         let counters = counters.collect::<Result<Vec<_>, _>>()?;
-        Ok(Stage { envs: vec![Arc::new(client), Arc::new(server)], targets, counters, _doors: Some(doors) })
+        Ok(Stage { envs: vec![Arc::new(client)], targets, counters, _doors: None })
+    }
+
+    /// An env without an address, whose cores ask over sockets.
+    pub(crate) fn client(run: &Run, cpus: &Cpus) -> Result<RpcEnv, Error> {
+        let client = RpcEnv::builder("bench-client").config(config(run)).cores(core_set(cpus, 0..run.pairs()));
+        Ok(client.idle(idle(run.idle)).start()?)
     }
 
     fn mesh(run: &Run, cpus: &Cpus) -> Result<Stage, Error> {
@@ -76,7 +75,7 @@ impl Stage {
         let mut counters = Vec::new();
         for core in pairs..2 * pairs {
             targets.push(vec![env.register_on(core, &format!("echo-{core}"), Echo::default)?]);
-            counters.push(env.register_on(core, &format!("counter-{core}"), || Counter)?);
+            counters.push(env.register_on(core, &format!("counter-{core}"), Counter::default)?);
         }
         Ok(Stage { envs: vec![Arc::new(env)], targets, counters, _doors: None })
     }
@@ -97,7 +96,7 @@ impl Stage {
             .bind(doors.bind())
             .start()?;
         let mut targets = Vec::new();
-        for (core, address) in doors.addresses(&env)?.iter().enumerate() {
+        for (core, address) in doors.addresses(port(&env))?.iter().enumerate() {
             env.register_on(core, &format!("echo-{core}"), Echo::default)?;
             // What is looked up is asked over connections to the core that has it.
             targets.push(vec![env.lookup_blocking(&format!("ringpost://echo-{core}@{address}"))?]);
@@ -119,6 +118,27 @@ impl Stage {
     }
 }
 
+/// Starts the answering env over sockets, bound to this address.
+pub(crate) fn serve(run: &Run, cpus: &Cpus, bind: &str) -> Result<RpcEnv, Error> {
+    let pairs = run.pairs();
+    let server = RpcEnv::builder("bench-server")
+        .config(config(run))
+        .cores(core_set(cpus, pairs..2 * pairs))
+        .idle(idle(run.idle))
+        .bind(bind)
+        .start()?;
+    server.register_per_core("echo", |_core| Echo::default())?;
+    for core in 0..pairs {
+        server.register_on(core, &format!("counter-{core}"), Counter::default)?;
+    }
+    Ok(server)
+}
+
+/// A reference to an endpoint of that server.
+pub(crate) fn reference(client: &RpcEnv, name: &str, address: &str) -> Result<EndpointRef, Error> {
+    Ok(client.endpoint_ref(&format!("ringpost://{name}@{address}"))?)
+}
+
 fn core_set(cpus: &Cpus, cores: std::ops::Range<usize>) -> CoreSet {
     CoreSet::list(cores.map(|core| cpus.id(core)))
 }
@@ -131,9 +151,10 @@ fn idle(policy: IdlePolicy) -> Idle {
     }
 }
 
-/// The defaults, apart from the largest frame where the payload does not fit into one.
+/// The defaults, apart from what the payload and the connections do not fit into.
 fn config(run: &Run) -> Config {
     let config = Config::default();
     let needed = run.payload as u32 + (64 << 10);
-    Config { max_frame: needed.max(config.max_frame), ..config }
+    let connections = run.connections.unwrap_or(1).max(config.connections);
+    Config { max_frame: needed.max(config.max_frame), connections, ..config }
 }

@@ -59,7 +59,7 @@ fn plural(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-fn line(Row { run, ringpost, floor }: &Row) -> String {
+fn line(Row { run, ringpost, floor, .. }: &Row) -> String {
     let beside = match floor {
         Some(floor) => {
             format!("{:>9} {:>9} | {:>5.2}", time(floor.at(0.5)), rate(floor.rate), ratio(run, ringpost, floor))
@@ -113,6 +113,7 @@ fn meaning(kind: FloorKind) -> &'static str {
         }
         FloorKind::Fetch => "raw bytes fetched over a socket",
         FloorKind::Alone => "raw bytes echoed by the thread that sent them",
+        FloorKind::RoundRobin => "raw bytes that go round over many sockets",
         FloorKind::CacheLine => {
             "mesh: numbers through as many cache lines shared by two pinned threads, both sides spin"
         }
