@@ -58,8 +58,8 @@ pub struct Asking<R> {
 
 /// How far an ask is.
 pub(crate) enum State {
-    /// The ask was refused before it left.
-    Failed(AskError),
+    /// The ask was refused before it left. Boxed, so that the others are small.
+    Failed(Box<AskError>),
     /// The answer comes to a core's table.
     OnCore { node: u64, core: u16, key: AskKey },
     /// The answer comes to a cell that any thread may look at.
@@ -80,7 +80,7 @@ impl State {
     pub(crate) fn wait<R: 'static>(self) -> Result<R, AskError> {
         match self {
             State::Outside { cell, .. } => open(cell.answer.wait()),
-            State::Failed(error) => Err(error),
+            State::Failed(error) => Err(*error),
             State::OnCore { .. } | State::Done => unreachable!("an ask from outside has one of the other two states"),
         }
     }
@@ -112,7 +112,7 @@ impl<R: 'static> Future for Asking<R> {
                     Poll::Pending
                 }
             },
-            State::Failed(error) => Poll::Ready(Err(error)),
+            State::Failed(error) => Poll::Ready(Err(*error)),
             // A future is not polled again after it has ended; whoever does it all the same waits forever.
             State::Done | State::OnCore { .. } => Poll::Pending,
         }
@@ -122,7 +122,7 @@ impl<R: 'static> Future for Asking<R> {
 /// The future of an ask that a core's thread made is awaited on another thread: the answer follows it there.
 fn move_outside(node: u64, core: u16, key: AskKey) -> State {
     let Some(node) = Node::by_id(node) else {
-        return State::Failed(AskError::Stopped { target: "the env".into() });
+        return State::Failed(Box::new(AskError::Stopped { target: "the env".into() }));
     };
     let cell = Arc::<AskCell>::default();
     let mut promise = Promise::new(&cell, &node);

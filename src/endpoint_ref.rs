@@ -227,7 +227,7 @@ impl EndpointRef {
                 let options = AskOptions { timeout, since: None, key: self.key, waiter, inherited };
                 match shard.ask(self.inner.destination(self.key), message, options) {
                     Ok(key) => State::OnCore { node: shard.node.id, core: shard.core, key },
-                    Err(error) => State::Failed(error),
+                    Err(error) => State::Failed(Box::new(error)),
                 }
             }
             _ => self.start_outside(message, timeout),
@@ -256,8 +256,10 @@ impl EndpointRef {
         };
         match self.inject(core, Box::new(job)) {
             Ok(()) => State::Outside { node: self.inner.node.clone(), core, cell },
-            Err(SendError::Overloaded { queue, remedy }) => State::Failed(AskError::Overloaded { queue, remedy }),
-            Err(_) => State::Failed(AskError::Stopped { target: self.inner.node.name.as_str().into() }),
+            Err(SendError::Overloaded { queue, remedy }) => {
+                State::Failed(Box::new(AskError::Overloaded { queue, remedy }))
+            }
+            Err(_) => State::Failed(Box::new(AskError::Stopped { target: self.inner.node.name.as_str().into() })),
         }
     }
 

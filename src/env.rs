@@ -11,7 +11,7 @@ use crate::dispatch::verifier::{Found, Lookup, VERIFIER};
 use crate::endpoint_ref::EndpointRef;
 use crate::error::{AskError, Error, LookupError, SpawnError};
 use crate::locator::Locator;
-use crate::net::pending::LimitedBy;
+use crate::net::asked::LimitedBy;
 use crate::ring::Capabilities;
 use crate::shard::ask::Destination;
 use crate::shard::counters::Snapshot;

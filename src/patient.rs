@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::endpoint_ref::EndpointRef;
+use crate::net::asked::OWN_TIMEOUT;
 use crate::net::errors::{AskError, SendError};
-use crate::net::pending::OWN_TIMEOUT;
 use crate::shard::current;
 use crate::shard::node::now;
 use crate::shard::room::{Pauses, Seat};

@@ -2,9 +2,9 @@
 
 use slab::Slab;
 
-/// A tick is 2^20 nanoseconds, about a millisecond.
 const TICK_BITS: u32 = 20;
-const TICK: u64 = 1 << TICK_BITS;
+/// A tick in nanoseconds: 2^20, about a millisecond.
+pub const TICK: u64 = 1 << TICK_BITS;
 /// A level has 64 slots, so that one word tells which are occupied.
 const LEVEL_BITS: u32 = 6;
 const SLOTS: usize = 1 << LEVEL_BITS;

@@ -5,8 +5,10 @@
 
 pub mod ask_cell;
 pub mod ask_key;
+pub mod asked;
 pub mod connection;
 pub mod connection_id;
+mod deadlines;
 pub mod errors;
 pub mod handoff;
 pub mod outbox;

@@ -10,25 +10,22 @@ use serde::de::DeserializeOwned;
 
 use super::ask_cell::AskCell;
 use super::ask_key::AskKey;
+use super::asked::{LimitedBy, Via};
+use super::deadlines::Deadlines;
 use super::errors::AskError;
-use crate::executor::timers::TimerKey;
 use crate::mesh::parcel::Parcel;
 use crate::wire::codec::{self, CodecError};
-use crate::wire::frame::EndpointId;
 use crate::wire::message::Message;
 
-/// Where the limit of an ask with a timeout of its own can be changed.
-pub const OWN_TIMEOUT: &str = "the timeout given to ask_within";
-
 /// Ends an ask with the bytes of its reply; [`end_with_bytes`] for the type that the asker expects.
-pub type EndWithBytes = fn(&RefCell<Pending>, AskKey, &[u8]) -> Result<Option<Completed>, CodecError>;
+pub type EndWithBytes = fn(&RefCell<Pending>, AskKey, &[u8]) -> Result<Option<Notify>, CodecError>;
 
 /// Decodes a reply and ends its ask with it. The ask is open still if that fails. The table is not borrowed while the
 /// value is decoded or, if nobody waits for it any more, dropped.
 ///
 /// # Errors
 /// The bytes are not the reply that is expected.
-pub fn end_with_bytes<R>(table: &RefCell<Pending>, key: AskKey, bytes: &[u8]) -> Result<Option<Completed>, CodecError>
+pub fn end_with_bytes<R>(table: &RefCell<Pending>, key: AskKey, bytes: &[u8]) -> Result<Option<Notify>, CodecError>
 where
     R: DeserializeOwned + Send + 'static,
 {
@@ -36,36 +33,6 @@ where
         let waits = table.borrow().is_waiting(key);
         if waits { table.borrow_mut().reply(key, reply) } else { None }
     })
-}
-
-/// Where an ask went: for errors, and to find those that a lost connection took along.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Via {
-    /// An endpoint of this env.
-    Env {
-        /// The endpoint.
-        id: EndpointId,
-        /// The core that has it.
-        core: u16,
-    },
-    /// An endpoint of a peer.
-    Peer {
-        /// Index of the peer.
-        peer: u32,
-        /// Number of the endpoint's name at the peer.
-        name: u32,
-        /// The key that chose the core, if one did.
-        key: Option<u16>,
-    },
-    /// An endpoint of a peer that does not listen, through the core that has a connection with it.
-    Relayed {
-        /// That core.
-        core: u16,
-        /// Index of the peer.
-        peer: u32,
-        /// Number of the endpoint's name at the peer.
-        name: u32,
-    },
 }
 
 /// Who waits for the answer.
@@ -84,23 +51,24 @@ pub enum Waiter {
     },
 }
 
-/// An ask without an answer.
-#[derive(Debug)]
-pub struct Waiting {
-    /// Who waits.
-    pub waiter: Waiter,
+/// What the core keeps of an ask, beside who waits for it and until when.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
     /// Where it went.
     pub via: Via,
     /// What is asked.
     pub kind: &'static AskKind,
-    /// The timer that ends it.
-    pub timer: TimerKey,
-    /// When it ends, in nanoseconds of the core's clock.
-    pub deadline: u64,
     /// How long it may take, in nanoseconds.
     pub timeout_ns: u64,
     /// Who set that.
     pub limited_by: LimitedBy,
+}
+
+impl Asked {
+    /// How long it may take, and where that can be changed.
+    pub fn limit(&self) -> (Duration, &'static str) {
+        (Duration::from_nanos(self.timeout_ns), self.limited_by.setting())
+    }
 }
 
 /// What is the same for all asks of one type.
@@ -121,67 +89,41 @@ impl AskKind {
     }
 }
 
-/// Who set the limit of an ask.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LimitedBy {
-    /// The configuration.
-    Config,
-    /// The caller.
-    Caller,
-    /// The call whose handler made the ask.
-    HandledCall,
-}
-
-impl LimitedBy {
-    /// Where it can be changed.
-    pub fn setting(self) -> &'static str {
-        match self {
-            LimitedBy::Config => "Config::ask_timeout",
-            LimitedBy::Caller => OWN_TIMEOUT,
-            LimitedBy::HandledCall => "the deadline of the call that was being handled",
-        }
-    }
-}
-
-impl Waiting {
-    /// How long it may take, and where that can be changed.
-    pub fn limit(&self) -> (Duration, &'static str) {
-        (Duration::from_nanos(self.timeout_ns), self.limited_by.setting())
-    }
-}
-
-/// A place in the table.
+/// A place in the table. An ask is entered and ended by writing its fields where they lie.
 #[derive(Debug)]
 struct Slot {
     /// Of the ask that has the place; 0 if none has, and no ask has that.
     serial: u32,
-    state: State,
-    /// The reply, once it is there. It stays where it was decoded to until its future takes it: it is moved as the value
-    /// that it is, not as a whole parcel.
-    reply: Parcel,
+    phase: Phase,
+    /// Who waits; nobody once the answer is there.
+    waiter: Waiter,
+    /// What is awaited; that of the last ask if none has the place.
+    asked: Asked,
+    /// The reply, or a [`Failed`], once it is there. It stays where it was decoded to until its future takes it: it is moved
+    /// as the value that it is, not as a whole parcel.
+    answer: Parcel,
 }
 
-#[derive(Debug)]
-enum State {
-    Waiting(Waiting),
-    Replied,
-    Failed(AskError),
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Waiting,
+    Answered,
 }
 
-impl Slot {
-    /// Takes an answer out that is no reply of the type that was expected.
-    #[cold]
-    fn unread(&mut self) -> Unread {
-        match std::mem::replace(&mut self.state, State::Replied) {
-            State::Failed(error) => Unread::Failed(error),
-            State::Replied | State::Waiting(_) => Unread::Other(self.reply.take_out()),
-        }
-    }
-}
+/// An error in the place of a reply; no reply has this type.
+struct Failed(AskError);
 
 #[cold]
 fn ended_before() -> AskError {
     AskError::NeverReplied { target: "an ask that has ended before".into() }
+}
+
+/// The answer in a parcel of the table.
+fn open(parcel: Parcel) -> Result<Parcel, AskError> {
+    match parcel.take::<Failed>() {
+        Ok(Failed(error)) => Err(error),
+        Err(reply) => Ok(reply),
+    }
 }
 
 /// The asks of a core that wait for their answer, found by index.
@@ -191,6 +133,7 @@ pub struct Pending {
     free: Vec<u32>,
     serial: u32,
     limit: usize,
+    deadlines: Deadlines,
     /// Those that were relayed for other cores, by core and its ask.
     relayed: HashMap<(u16, u64), AskKey>,
 }
@@ -207,7 +150,8 @@ pub enum Unread {
 impl Pending {
     /// An empty table for up to `limit` asks.
     pub fn new(limit: usize) -> Pending {
-        Pending { slots: Vec::new(), free: Vec::new(), serial: 0, limit, relayed: HashMap::new() }
+        let (slots, free, relayed) = (Vec::new(), Vec::new(), HashMap::new());
+        Pending { slots, free, serial: 0, limit, deadlines: Deadlines::new(), relayed }
     }
 
     /// Whether one more ask fits.
@@ -216,39 +160,34 @@ impl Pending {
         self.len() < self.limit
     }
 
-    /// The key that the next insertion will have.
+    /// Enters an ask with its deadline, in nanoseconds of the core's clock.
     #[inline]
-    pub fn next_key(&mut self) -> AskKey {
+    pub fn insert(&mut self, waiter: Waiter, asked: Asked, deadline: u64) -> AskKey {
         self.serial = self.serial.wrapping_add(1).max(1);
-        let slot = self.free.last().map_or(self.slots.len(), |&slot| slot as usize);
-        AskKey::new(slot, self.serial)
-    }
-
-    /// Enters an ask under the key that [`next_key`](Self::next_key) just gave.
-    #[inline]
-    pub fn insert(&mut self, key: AskKey, waiting: Waiting) {
-        if let Waiter::Core { core, request } = waiting.waiter {
-            self.relayed.insert((core, request), key);
-        }
-        let (serial, state) = (key.serial(), State::Waiting(waiting));
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                let place = &mut self.slots[slot as usize];
-                (place.serial, place.state) = (serial, state);
-                slot as usize
+        let (serial, phase) = (self.serial, Phase::Waiting);
+        let place = match self.free.pop() {
+            Some(place) => {
+                let slot = &mut self.slots[place as usize];
+                (slot.serial, slot.phase, slot.waiter, slot.asked) = (serial, phase, waiter, asked);
+                place as usize
             }
             None => {
-                self.slots.push(Slot { serial, state, reply: Parcel::new(()) });
+                self.slots.push(Slot { serial, phase, waiter, asked, answer: Parcel::default() });
                 self.slots.len() - 1
             }
         };
-        debug_assert_eq!(slot, key.slot());
+        self.deadlines.set(place, deadline);
+        let key = AskKey::new(place, serial);
+        if let Waiter::Core { core, request } = self.slots[place].waiter {
+            self.relayed.insert((core, request), key);
+        }
+        key
     }
 
     /// An ask that was just entered went another way than it says.
     pub fn reroute(&mut self, key: AskKey, via: Via) {
-        if let Some(waiting) = self.waiting(key) {
-            waiting.via = via;
+        if let Some(slot) = self.get_waiting(key) {
+            slot.asked.via = via;
         }
     }
 
@@ -257,119 +196,136 @@ impl Pending {
         self.slots.get_mut(key.slot()).filter(|slot| slot.serial == key.serial())
     }
 
+    #[inline]
+    fn get_waiting(&mut self, key: AskKey) -> Option<&mut Slot> {
+        self.get(key).filter(|slot| slot.phase == Phase::Waiting)
+    }
+
     /// Frees the place of an ask, whose answer has been taken out of it.
     #[inline]
     fn vacate(&mut self, key: AskKey) {
         if let Some(slot) = self.get(key) {
             slot.serial = 0;
             self.free.push(key.slot() as u32);
+            if self.is_empty() {
+                self.deadlines.all_cleared();
+            }
         }
     }
 
-    /// The ask, if it still waits.
+    /// What is asked, if the answer is still awaited.
     #[inline]
-    pub fn waiting(&mut self, key: AskKey) -> Option<&mut Waiting> {
-        match &mut self.get(key)?.state {
-            State::Waiting(waiting) => Some(waiting),
-            State::Replied | State::Failed(_) => None,
-        }
+    pub fn waiting(&self, key: AskKey) -> Option<&Asked> {
+        self.is_waiting(key).then(|| &self.slots[key.slot()].asked)
     }
 
     /// When the ask ends by itself, if it still waits.
     pub fn deadline(&self, key: AskKey) -> Option<u64> {
-        match self.slots.get(key.slot()) {
-            Some(Slot { serial, state: State::Waiting(waiting), .. }) if *serial == key.serial() => {
-                Some(waiting.deadline)
-            }
-            _ => None,
-        }
+        if self.is_waiting(key) { self.deadlines.get(key.slot()) } else { None }
+    }
+
+    /// When to call [`expired`](Self::expired) next, in nanoseconds of the core's clock: never before a deadline, less than
+    /// a tick after it. It can be too early, once for an ask that has ended.
+    #[inline]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.next()
+    }
+
+    /// The asks whose time is up, in the order of their deadlines. They are still in the table; no other call has them
+    /// again.
+    #[inline]
+    pub fn expired(&mut self, now: u64) -> Vec<AskKey> {
+        let places = self.deadlines.expired(now);
+        places.into_iter().map(|place| AskKey::new(place, self.slots[place].serial)).collect()
     }
 
     /// Whether the ask still waits.
     #[inline]
     pub fn is_waiting(&self, key: AskKey) -> bool {
-        let slot = self.slots.get(key.slot()).filter(|slot| slot.serial == key.serial());
-        slot.is_some_and(|slot| matches!(slot.state, State::Waiting(_)))
+        let slot = self.slots.get(key.slot());
+        slot.is_some_and(|slot| slot.serial == key.serial() && slot.phase == Phase::Waiting)
     }
 
-    /// Ends an ask that still waits with a reply. Gives back what waited: its timer must be cancelled and its waiter
-    /// woken, once no table is borrowed. Nothing, and the reply is dropped here, if the ask does not wait.
+    /// Ends an ask that still waits with a reply. Gives back whom to wake, once no table is borrowed. Nothing, and the
+    /// reply is dropped here, if the ask does not wait.
     #[inline]
-    pub fn reply<R: Send + 'static>(&mut self, key: AskKey, reply: R) -> Option<Completed> {
-        let slot = self.get(key)?;
-        let State::Waiting(waiting) = &mut slot.state else { return None };
-        let Waiter::Future(waker) = &mut waiting.waiter else {
-            return self.complete(key, Ok(Parcel::new(reply)));
+    pub fn reply<R: Send + 'static>(&mut self, key: AskKey, reply: R) -> Option<Notify> {
+        let slot = self.get_waiting(key)?;
+        let Waiter::Future(waker) = &mut slot.waiter else {
+            return self.complete_elsewhere(key, Ok(Parcel::new(reply)));
         };
-        let completed = Completed { timer: waiting.timer, notify: Notify::Task(waker.take()) };
-        slot.state = State::Replied;
-        slot.reply.fill(reply);
-        Some(completed)
+        let waker = waker.take();
+        slot.phase = Phase::Answered;
+        slot.answer.fill(reply);
+        self.deadlines.clear(key.slot());
+        Some(Notify::Task(waker))
     }
 
     /// Ends an ask that still waits, as [`reply`](Self::reply) does.
-    #[inline]
-    pub fn complete(&mut self, key: AskKey, answer: Result<Parcel, AskError>) -> Option<Completed> {
-        let slot = self.get(key)?;
-        let State::Waiting(waiting) = &mut slot.state else { return None };
-        let timer = waiting.timer;
-        let waiter = std::mem::replace(&mut waiting.waiter, Waiter::Future(None));
-        let notify = match waiter {
-            Waiter::Future(wake) => {
-                match answer {
-                    Ok(reply) => (slot.state, slot.reply) = (State::Replied, reply),
-                    Err(error) => slot.state = State::Failed(error),
-                }
-                return Some(Completed { timer, notify: Notify::Task(wake) });
-            }
+    pub fn complete(&mut self, key: AskKey, answer: Result<Parcel, AskError>) -> Option<Notify> {
+        let slot = self.get_waiting(key)?;
+        let Waiter::Future(waker) = &mut slot.waiter else { return self.complete_elsewhere(key, answer) };
+        let waker = waker.take();
+        slot.phase = Phase::Answered;
+        match answer {
+            Ok(mut reply) => reply.move_into(&mut slot.answer),
+            Err(error) => slot.answer.fill(Failed(error)),
+        }
+        self.deadlines.clear(key.slot());
+        Some(Notify::Task(waker))
+    }
+
+    /// Ends an ask whose answer is not for a future of this core.
+    fn complete_elsewhere(&mut self, key: AskKey, answer: Result<Parcel, AskError>) -> Option<Notify> {
+        let slot = self.get_waiting(key)?;
+        let notify = match std::mem::replace(&mut slot.waiter, Waiter::Future(None)) {
+            Waiter::Future(waker) => return Some(Notify::Task(waker)),
             Waiter::Cell(cell) => Elsewhere::Cell(cell, answer),
             Waiter::Core { core, request } => {
                 self.relayed.remove(&(core, request));
                 Elsewhere::Core { core, request, answer }
             }
         };
+        self.deadlines.clear(key.slot());
         self.vacate(key);
-        Some(Completed { timer, notify: Notify::Elsewhere(Box::new(notify)) })
+        Some(Notify::Elsewhere(Box::new(notify)))
     }
 
     /// The answer of an ask whose future is on this core.
     #[inline]
     pub fn poll<R: 'static>(&mut self, key: AskKey, cx: &mut Context<'_>) -> Poll<Result<R, Unread>> {
         let Some(slot) = self.get(key) else { return Poll::Ready(Err(Unread::Failed(ended_before()))) };
-        match &mut slot.state {
-            State::Waiting(waiting) => {
-                if let Waiter::Future(waker) = &mut waiting.waiter
-                    && !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
-                {
-                    *waker = Some(cx.waker().clone());
-                }
-                Poll::Pending
+        if slot.phase == Phase::Waiting {
+            if let Waiter::Future(waker) = &mut slot.waiter
+                && !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+            {
+                *waker = Some(cx.waker().clone());
             }
-            State::Replied if let Some(reply) = slot.reply.remove() => {
-                slot.serial = 0;
-                self.free.push(key.slot() as u32);
-                Poll::Ready(Ok(reply))
-            }
-            State::Replied | State::Failed(_) => {
-                let unread = slot.unread();
-                self.vacate(key);
-                Poll::Ready(Err(unread))
-            }
+            return Poll::Pending;
         }
+        let answer = match slot.answer.remove() {
+            Some(reply) => Ok(reply),
+            None => Err(match open(slot.answer.take_out()) {
+                Ok(other) => Unread::Other(other),
+                Err(error) => Unread::Failed(error),
+            }),
+        };
+        self.vacate(key);
+        Poll::Ready(answer)
     }
 
     /// Forgets an ask whose future was dropped. An answer that nobody took comes back too, to be dropped where no
     /// table is borrowed.
     pub fn forget(&mut self, key: AskKey) -> Option<Forgotten> {
         let slot = self.get(key)?;
-        let forgotten = match std::mem::replace(&mut slot.state, State::Replied) {
-            State::Waiting(waiting) => Forgotten::Waiting(waiting),
-            State::Replied => Forgotten::Answered(Ok(slot.reply.take_out())),
-            State::Failed(error) => Forgotten::Answered(Err(error)),
+        let forgotten = match slot.phase {
+            Phase::Waiting => Forgotten::Waiting(slot.asked.via),
+            Phase::Answered => Forgotten::Answered(open(slot.answer.take_out())),
         };
-        if let Forgotten::Waiting(Waiting { waiter: Waiter::Core { core, request }, .. }) = forgotten {
+        if let Waiter::Core { core, request } = std::mem::replace(&mut slot.waiter, Waiter::Future(None)) {
             self.relayed.remove(&(core, request));
         }
+        self.deadlines.clear(key.slot());
         self.vacate(key);
         Some(forgotten)
     }
@@ -377,8 +333,8 @@ impl Pending {
     /// Lets an ask whose future moved to another thread be answered there. If the answer is here already it comes
     /// back, to be put into the cell once no table is borrowed.
     pub fn hand_over(&mut self, key: AskKey, cell: Arc<AskCell>) -> Option<Result<Parcel, AskError>> {
-        if let Some(waiting) = self.waiting(key) {
-            waiting.waiter = Waiter::Cell(cell);
+        if let Some(slot) = self.get_waiting(key) {
+            slot.waiter = Waiter::Cell(cell);
             return None;
         }
         match self.forget(key) {
@@ -394,13 +350,9 @@ impl Pending {
 
     /// The keys of all asks that wait and went where `matches` says.
     pub fn keys(&self, matches: impl Fn(&Via) -> bool) -> Vec<AskKey> {
-        let waiting = self.slots.iter().enumerate().filter_map(|(place, slot)| match &slot.state {
-            State::Waiting(waiting) if slot.serial != 0 && matches(&waiting.via) => {
-                Some(AskKey::new(place, slot.serial))
-            }
-            _ => None,
-        });
-        waiting.collect()
+        let waits = |slot: &Slot| slot.serial != 0 && slot.phase == Phase::Waiting && matches(&slot.asked.via);
+        let waiting = self.slots.iter().enumerate().filter(|(_, slot)| waits(slot));
+        waiting.map(|(place, slot)| AskKey::new(place, slot.serial)).collect()
     }
 
     /// Asks in the table, answered but not yet taken ones included.
@@ -410,6 +362,7 @@ impl Pending {
     }
 
     /// Whether nobody waits.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -418,24 +371,15 @@ impl Pending {
 /// An ask whose future was dropped.
 #[derive(Debug)]
 pub enum Forgotten {
-    /// It still waited: the peer is to be told, the timer cancelled.
-    Waiting(Waiting),
+    /// It still waited: whoever was asked this way is to be told.
+    Waiting(Via),
     /// It was answered.
     Answered(Result<Parcel, AskError>),
 }
 
-/// What is left to do for an ask that just ended.
-#[derive(Debug)]
-#[must_use]
-pub struct Completed {
-    /// Cancel this.
-    pub timer: TimerKey,
-    /// Wake this.
-    pub notify: Notify,
-}
-
 /// Whom an answer wakes.
 #[derive(Debug)]
+#[must_use]
 pub enum Notify {
     /// A task, if its future was polled already.
     Task(Option<Waker>),

@@ -1,22 +1,18 @@
 use super::*;
-use crate::executor::timers::TimerWheel;
+use crate::executor::timers::TICK;
 
-fn waiting(waiter: Waiter, peer: u32) -> Waiting {
-    Waiting {
-        waiter,
+fn insert(pending: &mut Pending, waiter: Waiter, peer: u32, deadline: u64) -> AskKey {
+    let asked = Asked {
         via: Via::Peer { peer, name: 0, key: None },
         kind: &AskKind { name: "m", version: 1, end_with_bytes: end_with_bytes::<()> },
-        timer: TimerWheel::new(0).arm(1, 1),
-        deadline: 1,
         timeout_ns: 1,
         limited_by: LimitedBy::Config,
-    }
+    };
+    pending.insert(waiter, asked, deadline)
 }
 
 fn ask(pending: &mut Pending) -> AskKey {
-    let key = pending.next_key();
-    pending.insert(key, waiting(Waiter::Future(None), 1));
-    key
+    insert(pending, Waiter::Future(None), 1, 1)
 }
 
 #[test]
@@ -27,7 +23,7 @@ fn a_late_answer_never_reaches_the_next_ask_in_the_slot() {
     let second = ask(&mut pending);
     assert_eq!(first.slot(), second.slot());
     assert!(pending.complete(first, Ok(Parcel::new(1u32))).is_none());
-    pending.complete(second, Ok(Parcel::new(2u32))).unwrap().notify.wake();
+    pending.complete(second, Ok(Parcel::new(2u32))).unwrap().wake();
     let mut cx = Context::from_waker(Waker::noop());
     assert!(matches!(pending.poll::<u32>(second, &mut cx), Poll::Ready(Ok(2))));
     assert!(pending.is_empty());
@@ -50,13 +46,13 @@ fn a_cell_gets_its_answer_whether_it_came_before_or_after_the_hand_over() {
         let key = ask(&mut pending);
         let cell = Arc::<AskCell>::default();
         if before {
-            pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake();
+            pending.complete(key, Ok(Parcel::new(5u8))).unwrap().wake();
         }
         if let Some(answer) = pending.hand_over(key, cell.clone()) {
             cell.answer.put(answer);
         }
         if !before {
-            pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake();
+            pending.complete(key, Ok(Parcel::new(5u8))).unwrap().wake();
         }
         assert_eq!(cell.answer.wait().unwrap().take::<u8>().unwrap(), 5);
         assert!(pending.is_empty());
@@ -66,14 +62,12 @@ fn a_cell_gets_its_answer_whether_it_came_before_or_after_the_hand_over() {
 #[test]
 fn a_relayed_ask_is_found_by_its_asker_and_its_answer_goes_there() {
     let mut pending = Pending::new(10);
-    let key = pending.next_key();
-    pending.insert(key, waiting(Waiter::Core { core: 3, request: 7 }, 1));
+    let key = insert(&mut pending, Waiter::Core { core: 3, request: 7 }, 1, 1);
     assert_eq!((pending.relayed(3, 7), pending.relayed(7, 3)), (Some(key), None));
-    let (core, request, answer) = pending.complete(key, Ok(Parcel::new(5u8))).unwrap().notify.wake().unwrap();
+    let (core, request, answer) = pending.complete(key, Ok(Parcel::new(5u8))).unwrap().wake().unwrap();
     assert_eq!((core, request, answer.unwrap().take::<u8>().unwrap()), (3, 7, 5));
     assert!(pending.is_empty() && pending.relayed(3, 7).is_none());
-    let key = pending.next_key();
-    pending.insert(key, waiting(Waiter::Core { core: 3, request: 8 }, 1));
+    let key = insert(&mut pending, Waiter::Core { core: 3, request: 8 }, 1, 1);
     assert!(pending.forget(key).is_some() && pending.relayed.is_empty());
 }
 
@@ -81,8 +75,7 @@ fn a_relayed_ask_is_found_by_its_asker_and_its_answer_goes_there() {
 fn asks_are_found_by_where_they_went_and_bounded() {
     let mut pending = Pending::new(2);
     let key = ask(&mut pending);
-    let other = pending.next_key();
-    pending.insert(other, waiting(Waiter::Future(None), 2));
+    insert(&mut pending, Waiter::Future(None), 2, 1);
     assert!(!pending.has_room());
     assert_eq!(pending.keys(|via| matches!(via, Via::Peer { peer: 1, .. })), [key]);
 }
@@ -91,7 +84,7 @@ fn asks_are_found_by_where_they_went_and_bounded() {
 fn a_failed_ask_gives_its_error_also_where_nothing_is_expected() {
     let mut pending = Pending::new(10);
     let key = ask(&mut pending);
-    pending.complete(key, Err(ended_before())).unwrap().notify.wake();
+    pending.complete(key, Err(ended_before())).unwrap().wake();
     let polled = pending.poll::<()>(key, &mut Context::from_waker(Waker::noop()));
     assert!(matches!(polled, Poll::Ready(Err(Unread::Failed(_)))));
     assert!(pending.is_empty());
@@ -101,7 +94,7 @@ fn a_failed_ask_gives_its_error_also_where_nothing_is_expected() {
 fn a_reply_of_another_type_comes_back_whole() {
     let mut pending = Pending::new(10);
     let key = ask(&mut pending);
-    pending.reply(key, String::from("text")).unwrap().notify.wake();
+    pending.reply(key, String::from("text")).unwrap().wake();
     let polled = pending.poll::<u32>(key, &mut Context::from_waker(Waker::noop()));
     let Poll::Ready(Err(Unread::Other(other))) = polled else { panic!("{polled:?}") };
     assert_eq!(other.take::<String>().unwrap(), "text");
@@ -118,4 +111,27 @@ fn bytes_end_an_ask_once_and_only_if_they_are_its_reply() {
     assert!(end_with_bytes::<String>(&table, key, &[1, b'x']).unwrap().is_none());
     let polled = table.borrow_mut().poll::<String>(key, &mut Context::from_waker(Waker::noop()));
     assert!(matches!(polled, Poll::Ready(Ok(text)) if text == "x"));
+}
+
+#[test]
+fn only_asks_that_still_wait_expire_each_once() {
+    let mut pending = Pending::new(10);
+    let [late, soon, answered, dropped] =
+        [9, 3, 3, 3].map(|ticks| insert(&mut pending, Waiter::Future(None), 1, ticks * TICK));
+    pending.reply(answered, ()).unwrap().wake();
+    assert!(pending.forget(dropped).is_some());
+    assert_eq!(pending.next_deadline(), Some(3 * TICK));
+    assert_eq!((pending.expired(3 * TICK - 1), pending.expired(3 * TICK)), (vec![], vec![soon]));
+    assert!(pending.is_waiting(soon), "whoever asked ends it");
+    assert_eq!((pending.next_deadline(), pending.deadline(late)), (Some(9 * TICK), Some(9 * TICK)));
+    assert_eq!(pending.expired(8 * TICK), []);
+}
+
+#[test]
+fn an_empty_table_waits_for_no_deadline() {
+    let mut pending = Pending::new(10);
+    let key = ask(&mut pending);
+    assert!(pending.next_deadline().is_some());
+    assert!(pending.forget(key).is_some());
+    assert_eq!(pending.next_deadline(), None);
 }

@@ -14,10 +14,11 @@ use crate::dispatch::reply_path::{Answer, AtCore, Reply, ReplyPath, WayBack};
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_cell::AskCell;
 use crate::net::ask_key::AskKey;
+use crate::net::asked::Via;
 use crate::net::connection::{Connection, End, Phase};
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
-use crate::net::pending::{Completed, Forgotten, Via};
+use crate::net::pending::{Forgotten, Notify};
 use crate::net::roster::Peer;
 use crate::wire::failure::{Failure, FailureCode};
 use crate::wire::frame::{self, Draft, EndpointId, Resolved};
@@ -161,16 +162,15 @@ impl Shard {
             // The answer is dropped here, where no table is borrowed: its drop is the user's code.
             return self.count(|counters| counters.replies_late += 1);
         }
-        let completed = self.pending.borrow_mut().complete(key, answer);
-        self.finish(completed);
+        let notify = self.pending.borrow_mut().complete(key, answer);
+        self.finish(notify);
     }
 
     /// Does what is left to do for an ask that has just ended; nothing if it had ended before.
     #[inline]
-    pub(super) fn finish(&self, completed: Option<Completed>) {
-        let Some(completed) = completed else { return self.count(|counters| counters.replies_late += 1) };
-        self.timers.borrow_mut().cancel(completed.timer);
-        if let Some((core, request, answer)) = completed.notify.wake() {
+    pub(super) fn finish(&self, notify: Option<Notify>) {
+        let Some(notify) = notify else { return self.count(|counters| counters.replies_late += 1) };
+        if let Some((core, request, answer)) = notify.wake() {
             self.answer_relayed(core, request, answer);
         }
     }
@@ -178,8 +178,8 @@ impl Shard {
     /// Ends an ask with what its receiver said.
     pub fn fail(&self, key: AskKey, failure: &Failure<'_>) {
         let asked = {
-            let mut pending = self.pending.borrow_mut();
-            pending.waiting(key).map(|waiting| (waiting.via, waiting.kind, waiting.limit()))
+            let pending = self.pending.borrow();
+            pending.waiting(key).map(|asked| (asked.via, asked.kind, asked.limit()))
         };
         let Some((via, kind, (after, setting))) = asked else {
             return self.count(|counters| counters.replies_late += 1);
@@ -310,9 +310,8 @@ impl Shard {
     /// The future of an ask is gone: frees its slot and tells the other side.
     pub fn abandon_ask(&self, key: AskKey) {
         let forgotten = self.pending.borrow_mut().forget(key);
-        if let Some(Forgotten::Waiting(waiting)) = forgotten {
-            self.timers.borrow_mut().cancel(waiting.timer);
-            self.cancel(&waiting.via, key);
+        if let Some(Forgotten::Waiting(via)) = forgotten {
+            self.cancel(&via, key);
         }
     }
 
@@ -320,9 +319,8 @@ impl Shard {
     #[cold]
     pub(super) fn unmake_ask(&self, key: AskKey) {
         let forgotten = self.pending.borrow_mut().forget(key);
-        if let Some(Forgotten::Waiting(waiting)) = forgotten {
-            self.timers.borrow_mut().cancel(waiting.timer);
-        }
+        // It may be answered already. Dropped where no table is borrowed.
+        drop(forgotten);
     }
 
     /// Hands an ask whose future moved to another thread over to that thread.

@@ -7,15 +7,15 @@ use std::time::Duration;
 use super::lanes::{LaneFull, LaneItem};
 use super::relay::{Asker, ClientWay, NO_WAY, Relay};
 use super::shard::Shard;
-use super::timeouts::Timer;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::directory::Place;
 use crate::dispatch::inbox::{Body, Envelope};
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
+use crate::net::asked::{LimitedBy, Via};
 use crate::net::errors::{AskError, SendError};
 use crate::net::peer::Peer;
-use crate::net::pending::{AskKind, LimitedBy, Via, Waiter, Waiting};
+use crate::net::pending::{AskKind, Asked, Waiter};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, FrameTooLarge, RequestHead, Route, Target, core_of_key};
@@ -109,38 +109,34 @@ impl Shard {
             let (after, setting) = (Duration::from_nanos(timeout_ns), limited_by.setting());
             return Err(AskError::Timeout { target: self.name_of(to), after, setting });
         }
-        let key = self.pending.borrow_mut().next_key();
-        let waiting = |via| Waiting {
-            waiter: options.waiter,
-            via,
-            kind: AskKind::of::<M>(),
-            timer: self.timers.borrow_mut().arm(deadline, Timer::Ask(key).pack()),
-            deadline,
-            timeout_ns,
-            limited_by,
+        let enter = |via| {
+            let asked = Asked { via, kind: AskKind::of::<M>(), timeout_ns, limited_by };
+            self.pending.borrow_mut().insert(options.waiter, asked, deadline)
         };
-        match to {
+        let key = match to {
             Destination::Env { id, place, .. } => {
                 let core = self.core_of(*place, options.key);
+                let key = enter(Via::Env { id: *id, core });
                 let origin = if core == self.core { Origin::Here } else { Origin::Core(self.core) };
                 let call = Call { origin, request: key.0, deadline, resolved: None };
                 if core == self.core {
-                    let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
-                    self.pending.borrow_mut().insert(key, waiting(Via::Env { id: *id, core }));
                     self.count(|counters| counters.asks_local += 1);
+                    let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
                     self.dispatcher.deliver(*id, envelope, &self.path());
                 } else {
+                    let entered = Entered(self, key);
                     self.lane_request(core, *id, &call, message)
                         .map_err(|full| self.lane_full(core, &full).into_ask("".into()))?;
-                    self.pending.borrow_mut().insert(key, waiting(Via::Env { id: *id, core }));
+                    std::mem::forget(entered);
                     self.count(|counters| counters.asks_lane += 1);
                 }
+                key
             }
             Destination::Peer { peer, name, index } => {
                 let to_peer = Named { peer, name, index: *index, key: options.key };
                 // Entered first: to encode and to drop a message is the user's code, which may ask, or panic.
                 let direct = Via::Peer { peer: peer.index(), name: *index, key: options.key };
-                self.pending.borrow_mut().insert(key, waiting(direct));
+                let key = enter(direct);
                 let entered = Entered(self, key);
                 let via = self.send_to_peer(&to_peer, key.0, message, limit);
                 let via = via.map_err(|refusal| refusal.into_ask(self.name_of(to)))?;
@@ -149,8 +145,9 @@ impl Shard {
                     self.pending.borrow_mut().reroute(key, via);
                 }
                 self.count(|counters| counters.asks_peer += 1);
+                key
             }
-        }
+        };
         Ok(key)
     }
 
@@ -165,8 +162,7 @@ impl Shard {
     /// How long an ask may take.
     #[inline]
     fn limit(&self, options: &AskOptions) -> Limit {
-        let timeout_ns = options.timeout.unwrap_or(self.node.config.ask_timeout).as_nanos();
-        let timeout_ns = u64::try_from(timeout_ns).unwrap_or(u64::MAX);
+        let timeout_ns = options.timeout.map_or(self.ask_timeout_ns, nanoseconds);
         let limited_by = if options.timeout.is_some() { LimitedBy::Caller } else { LimitedBy::Config };
         // A short limit counts from now, not from the beginning of a turn that may have been long; and the time in the
         // injector is the ask's own.
@@ -343,6 +339,12 @@ impl Shard {
         self.count(|counters| counters.overloaded_lane += 1);
         Refusal::Overloaded(full.describe(self.core, core).into(), "await answers first, or raise that setting")
     }
+}
+
+/// Centuries are as good as what is above them.
+#[inline]
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// An endpoint of a peer, and which of its instances.

@@ -283,7 +283,6 @@ impl Core {
         let happened = !fired.is_empty();
         for timer in fired.drain(..) {
             match Timer::unpack(timer) {
-                Timer::Ask(key) => self.shard.on_ask_timeout(key),
                 Timer::Connection(id) => self.shard.on_connection_timer(id),
                 Timer::Peer { peer, serial } => self.shard.on_peer_timer(peer, serial),
                 Timer::Sleep(key) => self.shard.on_slept(key),
@@ -296,7 +295,7 @@ impl Core {
             }
         }
         self.fired = fired;
-        happened
+        happened | self.shard.end_expired()
     }
 
     /// Gives the ring what the turn has noted; true if a lane was full and wants another try.

@@ -9,12 +9,12 @@ use super::node::{Injected, Node, random};
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::net::ask_key::AskKey;
+use crate::net::asked::Via;
 use crate::net::connection::{Connection, End, Role};
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::outbox::{Link, Outbox, count_one_way, release};
 use crate::net::peer::{IndexHold, Peer};
-use crate::net::pending::Via;
 use crate::net::remote::DialTo;
 use crate::wire::frame::{EndpointId, Resolved};
 use crate::wire::handshake::Hello;
@@ -158,7 +158,7 @@ impl Shard {
     /// Ends asks whose frames are larger than the peer accepts, as its hello has told.
     pub(super) fn refuse_too_large(&self, refused: Vec<u64>, hello: &Hello) {
         for request in refused {
-            let via = self.pending.borrow_mut().waiting(AskKey(request)).map(|waiting| waiting.via);
+            let via = self.pending.borrow().waiting(AskKey(request)).map(|asked| asked.via);
             let Some(target) = via.map(|via| self.describe(&via)) else { continue };
             let reason = format!("it is above the receiver's limit of {} bytes (max_frame)", hello.max_frame).into();
             self.complete(AskKey(request), Err(AskError::Unsendable { target, reason }));

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::ask::{Entered, Limit, Named};
 use super::lanes::LaneItem;
 use super::shard::Shard;
-use super::timeouts::Timer;
 use crate::mesh::parcel::Parcel;
+use crate::net::asked::Via;
 use crate::net::connection::Phase;
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::outbox::{Link, Outbox};
 use crate::net::peer::Peer;
-use crate::net::pending::{AskKind, Via, Waiter, Waiting};
+use crate::net::pending::{AskKind, Asked, Waiter};
 use crate::net::roster::Route;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::message::{Message, MessageId};
@@ -164,19 +164,16 @@ impl Shard {
             return written.map_err(|refusal| refusal.into_ask(to.describe()));
         }
         self.check_pending()?;
-        let key = self.pending.borrow_mut().next_key();
         let left = u32::try_from((asker.limit.deadline - self.clock()) / 1000).ok();
         let deadline = asker.limit.deadline.saturating_add(GRACE_NS);
-        let waiting = Waiting {
-            waiter: Waiter::Core { core: asker.core, request: asker.request },
+        let asked = Asked {
             via: Via::Peer { peer: peer.index(), name: index, key: chosen },
             kind: kind.ask,
-            timer: self.timers.borrow_mut().arm(deadline, Timer::Ask(key).pack()),
-            deadline,
             timeout_ns: asker.limit.timeout_ns,
             limited_by: asker.limit.limited_by,
         };
-        self.pending.borrow_mut().insert(key, waiting);
+        let waiter = Waiter::Core { core: asker.core, request: asker.request };
+        let key = self.pending.borrow_mut().insert(waiter, asked, deadline);
         let entered = Entered(self, key);
         let written = self.write_request(&to, key.0, kind.id, left, encode);
         written.map_err(|refusal| refusal.into_ask(to.describe()))?;

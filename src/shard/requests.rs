@@ -8,11 +8,11 @@ use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::reply_path::{ReplyPath, refuse};
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
+use crate::net::asked::Via;
 use crate::net::connection::Role;
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::outbox::Link;
-use crate::net::pending::Via;
 use crate::wire::codec::CodecError;
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{EndpointId, Frame, RequestHead, Resolved, Route, Target, core_of_key};
@@ -29,20 +29,20 @@ impl Shard {
             Frame::Reply { request, resolved, payload } => {
                 self.count(|counters| counters.replies_in += 1);
                 let key = AskKey(request);
-                let waiting = self.pending.borrow_mut().waiting(key).map(|waiting| (waiting.via, waiting.kind));
+                let waiting = self.pending.borrow().waiting(key).map(|asked| (asked.via, asked.kind));
                 let Some((via, kind)) = waiting.filter(|(via, _)| self.belongs(via, id, role)) else {
                     return self.count(|counters| counters.replies_late += 1);
                 };
                 self.note_resolved(&via, resolved);
                 match (kind.end_with_bytes)(&self.pending, key, payload) {
-                    Ok(completed) => self.finish(completed),
+                    Ok(notify) => self.finish(notify),
                     Err(error) => self.complete(key, Err(self.undecodable(&via, &error))),
                 }
             }
             Frame::Failure { request, resolved, failure } => {
                 self.count(|counters| counters.replies_in += 1);
                 let key = AskKey(request);
-                let via = self.pending.borrow_mut().waiting(key).map(|waiting| waiting.via);
+                let via = self.pending.borrow().waiting(key).map(|asked| asked.via);
                 let Some(via) = via.filter(|via| self.belongs(via, id, role)) else {
                     return self.count(|counters| counters.replies_late += 1);
                 };

@@ -66,7 +66,7 @@ impl Core {
 
     /// Looks at memory, and at probed connections, until something has arrived; false if the time is up first.
     fn spin(&mut self, until: u64) -> io::Result<bool> {
-        let timer = self.shard.timers.borrow().next_deadline().unwrap_or(u64::MAX);
+        let timer = self.shard.next_deadline().unwrap_or(u64::MAX);
         let mut look = 0u32;
         loop {
             // It may spin for hours: the count only paces the looks at the clock.
@@ -112,7 +112,7 @@ impl Core {
         if !self.prepare_to_park() {
             return Ok(());
         }
-        let timer = self.shard.timers.borrow().next_deadline();
+        let timer = self.shard.next_deadline();
         let timeout = timer.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())));
         let waited = self.ring.wait(timeout);
         self.knows_time = false;
@@ -169,7 +169,7 @@ impl Core {
                 return Ok(Doze::Yield);
             }
         }
-        Ok(Doze::Wait(self.shard.timers.borrow().next_deadline()))
+        Ok(Doze::Wait(self.shard.next_deadline()))
     }
 
     /// The wait is over: collects what it was for.

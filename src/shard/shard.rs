@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::answers::Home;
+use super::ask::nanoseconds;
 use super::counters::CoreSnapshot;
 use super::lanes::Lanes;
 use super::node::{CoreDoor, Job, Node, now};
@@ -96,6 +97,8 @@ pub struct Shard {
     pub closing: Cell<Option<u64>>,
     /// A ref to an endpoint of this env, which does not listen, was just encoded.
     pub own_ref_left: Cell<bool>,
+    /// `Config::ask_timeout` in nanoseconds.
+    pub(super) ask_timeout_ns: u64,
     pub(super) clock: Cell<u64>,
 }
 
@@ -124,6 +127,7 @@ impl Shard {
             verifier: Cell::new(None),
             closing: Cell::new(None),
             own_ref_left: Cell::new(false),
+            ask_timeout_ns: nanoseconds(node.config.ask_timeout),
             clock: Cell::new(clock),
             node,
         }

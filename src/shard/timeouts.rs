@@ -13,8 +13,6 @@ use crate::net::errors::AskError;
 /// What a timer is for. It is packed into the 64 bits that the wheel keeps: 3 bits of kind, 29 of slot, 32 of serial.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {
-    /// An ask's deadline.
-    Ask(AskKey),
     /// A connection must be open by now, or have brought something.
     Connection(ConnectionId),
     /// An outbox wants to be looked at.
@@ -40,12 +38,11 @@ impl Timer {
     #[inline]
     pub fn pack(self) -> u64 {
         let (kind, slot, serial) = match self {
-            Timer::Ask(key) => (0u64, key.0 >> 32, key.0 as u32),
-            Timer::Connection(id) => (1, id.slot.into(), id.generation),
-            Timer::Peer { peer, serial } => (2, peer.into(), serial),
-            Timer::Sleep(key) => (3, key.slot.into(), key.serial),
-            Timer::Accept => (4, 0, 0),
-            Timer::Tick => (5, 0, 0),
+            Timer::Connection(id) => (0u64, u64::from(id.slot), id.generation),
+            Timer::Peer { peer, serial } => (1, peer.into(), serial),
+            Timer::Sleep(key) => (2, key.slot.into(), key.serial),
+            Timer::Accept => (3, 0, 0),
+            Timer::Tick => (4, 0, 0),
         };
         kind << KIND_SHIFT | (slot & SLOT_MASK) << 32 | u64::from(serial)
     }
@@ -54,11 +51,10 @@ impl Timer {
     pub fn unpack(packed: u64) -> Timer {
         let (slot, serial) = ((packed >> 32 & SLOT_MASK) as u32, packed as u32);
         match packed >> KIND_SHIFT {
-            0 => Timer::Ask(AskKey::new(slot as usize, serial)),
-            1 => Timer::Connection(ConnectionId { slot, generation: serial }),
-            2 => Timer::Peer { peer: slot, serial },
-            3 => Timer::Sleep(SleepKey { slot, serial }),
-            4 => Timer::Accept,
+            0 => Timer::Connection(ConnectionId { slot, generation: serial }),
+            1 => Timer::Peer { peer: slot, serial },
+            2 => Timer::Sleep(SleepKey { slot, serial }),
+            3 => Timer::Accept,
             _ => Timer::Tick,
         }
     }
@@ -76,11 +72,26 @@ impl Shard {
         self.timers.borrow_mut().cancel(timer);
     }
 
+    /// When there is something to be done without an event, in nanoseconds of the core's clock: a timer fires, or an ask
+    /// ends by itself. Never later than that; it can be too early, once for what was disarmed since.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let timer = self.timers.borrow().next_deadline();
+        let ask = self.pending.borrow().next_deadline();
+        timer.into_iter().chain(ask).min()
+    }
+
+    /// Ends the asks whose time is up; true if there were any.
+    pub(super) fn end_expired(self: &Rc<Self>) -> bool {
+        let expired = self.pending.borrow_mut().expired(self.clock());
+        expired.iter().for_each(|&key| self.on_ask_timeout(key));
+        !expired.is_empty()
+    }
+
     /// An ask's time is up: its slot is free at once, and the other side is told.
-    pub(super) fn on_ask_timeout(self: &Rc<Self>, key: AskKey) {
+    fn on_ask_timeout(self: &Rc<Self>, key: AskKey) {
         let waiting = {
-            let mut pending = self.pending.borrow_mut();
-            pending.waiting(key).map(|waiting| (waiting.via, waiting.limit()))
+            let pending = self.pending.borrow();
+            pending.waiting(key).map(|asked| (asked.via, asked.limit()))
         };
         let Some((via, (after, setting))) = waiting else { return };
         self.count(|counters| counters.timeouts += 1);
@@ -98,8 +109,6 @@ mod tests {
     #[test]
     fn timers_survive_packing() {
         for timer in [
-            Timer::Ask(AskKey::new(0, 1)),
-            Timer::Ask(AskKey::new((1 << 28) - 1, u32::MAX)),
             Timer::Connection(ConnectionId { slot: (1 << 24) - 1, generation: 7 }),
             Timer::Peer { peer: 9, serial: u32::MAX },
             Timer::Sleep(SleepKey { slot: (1 << 29) - 1, serial: u32::MAX }),
