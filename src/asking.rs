@@ -94,6 +94,7 @@ impl<R: 'static> Future for Asking<R> {
         if let State::OnCore { node, core, key } = self.state {
             match current::get() {
                 Some(shard) if shard.node.id == node && shard.core == core => {
+                    shard.handle_early(key);
                     let Poll::Ready(reply) = shard.pending.borrow_mut().poll(key, cx) else { return Poll::Pending };
                     self.state = State::Done;
                     return Poll::Ready(reply.map_err(|unread| match unread {

@@ -230,6 +230,14 @@ impl Dispatcher {
         }
     }
 
+    /// Whether a message could be handled at once: its endpoint exists, takes messages and has nothing else to do.
+    #[inline]
+    pub fn is_free(&self, id: EndpointId, message: MessageId) -> bool {
+        let slots = self.slots.borrow();
+        let slot = slots.get(id.slot()).and_then(Option::as_ref).filter(|slot| slot.id == id);
+        slot.is_some_and(|slot| !slot.closing.get() && slot.is_free_for(message))
+    }
+
     /// Delivers a message into its endpoint's inbox.
     #[inline]
     pub fn deliver(&self, id: EndpointId, envelope: Envelope, path: &Rc<dyn ReplyPath>) {
@@ -241,9 +249,8 @@ impl Dispatcher {
     /// The endpoint, or the asker is told that there is none.
     #[inline]
     fn accepting(&self, id: EndpointId, call: Call, path: &Rc<dyn ReplyPath>) -> Option<Rc<Slot>> {
-        let slot = self.find(id);
-        let refusal = match &slot {
-            Some(slot) if !slot.closing.get() => return Some(slot.clone()),
+        let refusal = match self.find(id) {
+            Some(slot) if !slot.closing.get() => return Some(slot),
             Some(_) => FailureCode::Stopped,
             None => FailureCode::NoEndpoint,
         };

@@ -134,7 +134,7 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
         &self,
         message: MessageId,
         payload: Payload<'_>,
-        responder: Responder,
+        mut responder: Responder,
         cell: &mut FutureCell,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
@@ -209,11 +209,11 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
 pub(super) fn run_async<E: Handle<M>, M: Message>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    responder: Responder,
+    mut responder: Responder,
     cell: &mut FutureCell,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
+    let Some(message) = open::<M>(payload, &mut responder) else { return Poll::Ready(()) };
     let endpoint = endpoint.clone();
     let handling = async move {
         let mut context = CallContext { responder };
@@ -227,15 +227,22 @@ pub(super) fn run_async<E: Handle<M>, M: Message>(
 pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    responder: Responder,
+    mut responder: Responder,
     _: &mut FutureCell,
     _: &mut Context<'_>,
 ) -> Poll<()> {
-    let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
+    let Some(message) = open::<M>(payload, &mut responder) else { return Poll::Ready(()) };
     let mut context = CallContext { responder };
     let mut endpoint = endpoint.borrow_mut();
-    let result = caught_now(|| endpoint.handle(message, &mut context));
-    answer(&mut *endpoint, context, result);
+    // Answered in here, so that the reply moves straight from the handler to its place.
+    let failed = caught_now(|| {
+        let result = endpoint.handle(message, &mut context);
+        Ok(context.responder.finish(result))
+    });
+    let failed = failed.unwrap_or_else(|panic| context.responder.finish::<M::Reply>(Err(panic)));
+    if let Some(error) = failed {
+        report(&mut *endpoint, &error);
+    }
     Poll::Ready(())
 }
 
@@ -243,11 +250,11 @@ pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
 pub(super) fn run_alone<E: HandleShared<M>, M: Message>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    responder: Responder,
+    mut responder: Responder,
     cell: &mut FutureCell,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
+    let Some(message) = open::<M>(payload, &mut responder) else { return Poll::Ready(()) };
     let endpoint = endpoint.clone();
     let handling = async move {
         let mut context = CallContext { responder };
@@ -262,11 +269,11 @@ pub(super) fn run_alone<E: HandleShared<M>, M: Message>(
 pub(super) fn run_shared<E: HandleShared<M>, M: Message>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    responder: Responder,
+    mut responder: Responder,
     flight: Flight,
     executor: &Executor,
 ) -> Option<WakeKey> {
-    let (message, responder) = open::<M>(payload, responder)?;
+    let message = open::<M>(payload, &mut responder)?;
     let endpoint = endpoint.clone();
     let (calls, deadline) = flight.deadline();
     let handling = async move {
@@ -277,10 +284,9 @@ pub(super) fn run_shared<E: HandleShared<M>, M: Message>(
             let endpoint = endpoint.borrow();
             caught(async { endpoint.handle(message, &mut context).await }).await
         };
-        if let Err(error) = &result {
-            flight.failed(error.clone());
+        if let Some(error) = context.responder.finish(result) {
+            flight.failed(error);
         }
-        context.responder.finish(result);
     };
     // The dispatcher has made sure that there is room.
     executor.start(calls.run(deadline, handling)).ok().flatten()
@@ -289,7 +295,7 @@ pub(super) fn run_shared<E: HandleShared<M>, M: Message>(
 pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    responder: Responder,
+    mut responder: Responder,
     _: &mut FutureCell,
     _: &mut Context<'_>,
 ) -> Poll<()> {
@@ -299,7 +305,7 @@ pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(
         responder.fail(FailureCode::Overloaded, &text);
         return Poll::Ready(());
     }
-    let Some((message, responder)) = open::<M>(payload, responder) else { return Poll::Ready(()) };
+    let Some(message) = open::<M>(payload, &mut responder) else { return Poll::Ready(()) };
     let mut context = CallContext { responder };
     let (replier, deferred) = Replier::new(&mut context);
     let mut endpoint = endpoint.borrow_mut();
@@ -323,7 +329,7 @@ pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(
 
 /// The message itself, or the asker is told why not.
 #[inline]
-fn open<M: Message>(payload: Payload<'_>, responder: Responder) -> Option<(M, Responder)> {
+fn open<M: Message>(payload: Payload<'_>, responder: &mut Responder) -> Option<M> {
     let opened = match payload {
         Payload::Value(parcel) => parcel.remove::<M>().ok_or_else(|| {
             let name = parcel.type_name();
@@ -332,7 +338,7 @@ fn open<M: Message>(payload: Payload<'_>, responder: Responder) -> Option<(M, Re
         Payload::Bytes(bytes) => codec::decode::<M>(bytes).map_err(|error| error.to_string()),
     };
     match opened {
-        Ok(message) => Some((message, responder)),
+        Ok(message) => Some(message),
         Err(reason) => {
             tracing::warn!(kind = M::NAME, reason, "a message could not be decoded");
             responder.fail(FailureCode::Undecodable, &reason);
@@ -343,13 +349,11 @@ fn open<M: Message>(payload: Payload<'_>, responder: Responder) -> Option<(M, Re
 
 /// Answers with what a handler returned, then tells the endpoint if that was an error.
 #[inline]
-fn answer<E: Endpoint, R>(endpoint: &mut E, context: CallContext, result: Result<R, HandlerError>)
+fn answer<E: Endpoint, R>(endpoint: &mut E, mut context: CallContext, result: Result<R, HandlerError>)
 where
     R: serde::Serialize + Send + 'static,
 {
-    let error = result.as_ref().err().cloned();
-    context.responder.finish(result);
-    if let Some(error) = error {
+    if let Some(error) = context.responder.finish(result) {
         report(endpoint, &error);
     }
 }

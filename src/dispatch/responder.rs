@@ -9,7 +9,7 @@ use crate::wire::failure::{Failure, FailureCode, HandlerError};
 
 /// The duty to answer one call.
 ///
-/// Whoever holds it answers once; if it is dropped instead, the asker is told so at once and does not wait for its
+/// Whoever holds it answers once, and a second answer goes nowhere; if it is dropped instead, the asker is told so at once and does not wait for its
 /// timeout.
 pub struct Responder {
     call: Call,
@@ -41,22 +41,29 @@ impl Responder {
         self.owed = false;
     }
 
-    /// Answers with what a handler returned.
+    /// Answers with what a handler returned, and gives the error back if it was one.
     #[inline]
-    pub fn finish<R: Serialize + Send + 'static>(self, result: Result<R, HandlerError>) {
+    pub fn finish<R: Serialize + Send + 'static>(&mut self, result: Result<R, HandlerError>) -> Option<HandlerError> {
         match result {
-            Ok(value) => self.answer(Answer::Value(&mut ReplyValue::new(value))),
-            Err(error) => self.answer(Answer::Failure(error.failure())),
+            Ok(value) => {
+                self.answer(Answer::Value(&mut ReplyValue::new(value)));
+                None
+            }
+            Err(error) => {
+                self.answer(Answer::Failure(error.failure()));
+                Some(error)
+            }
         }
     }
 
     /// Answers with an error.
-    pub fn fail(self, code: FailureCode, text: &str) {
+    #[cold]
+    pub fn fail(&mut self, code: FailureCode, text: &str) {
         self.answer(Answer::Failure(Failure::new(code, text)));
     }
 
     #[inline]
-    fn answer(mut self, answer: Answer<'_>) {
+    fn answer(&mut self, answer: Answer<'_>) {
         if std::mem::take(&mut self.owed) {
             self.here.path().answer(&self.call, answer);
         }

@@ -31,7 +31,7 @@ where
 {
     codec::decode_then(bytes, |reply: R| {
         let waits = table.borrow().is_waiting(key);
-        if waits { table.borrow_mut().reply(key, reply) } else { None }
+        if waits { table.borrow_mut().reply(key, |into| into.fill(reply)) } else { None }
     })
 }
 
@@ -246,33 +246,30 @@ impl Pending {
         slot.is_some_and(|slot| slot.serial == key.serial() && slot.phase == Phase::Waiting)
     }
 
-    /// Ends an ask that still waits with a reply. Gives back whom to wake, once no table is borrowed. Nothing, and the
-    /// reply is dropped here, if the ask does not wait.
+    /// Ends an ask that still waits: `put` gives the reply its place. Gives back whom to wake, once no table is borrowed.
+    /// Nothing, and `put` is not called, if the ask does not wait.
     #[inline]
-    pub fn reply<R: Send + 'static>(&mut self, key: AskKey, reply: R) -> Option<Notify> {
+    pub fn reply(&mut self, key: AskKey, put: impl FnOnce(&mut Parcel)) -> Option<Notify> {
         let slot = self.get_waiting(key)?;
         let Waiter::Future(waker) = &mut slot.waiter else {
-            return self.complete_elsewhere(key, Ok(Parcel::new(reply)));
+            let mut reply = Parcel::default();
+            put(&mut reply);
+            return self.complete_elsewhere(key, Ok(reply));
         };
         let waker = waker.take();
         slot.phase = Phase::Answered;
-        slot.answer.fill(reply);
+        put(&mut slot.answer);
         self.deadlines.clear(key.slot());
         Some(Notify::Task(waker))
     }
 
     /// Ends an ask that still waits, as [`reply`](Self::reply) does.
     pub fn complete(&mut self, key: AskKey, answer: Result<Parcel, AskError>) -> Option<Notify> {
-        let slot = self.get_waiting(key)?;
-        let Waiter::Future(waker) = &mut slot.waiter else { return self.complete_elsewhere(key, answer) };
-        let waker = waker.take();
-        slot.phase = Phase::Answered;
-        match answer {
-            Ok(mut reply) => reply.move_into(&mut slot.answer),
-            Err(error) => slot.answer.fill(Failed(error)),
+        match (&self.get_waiting(key)?.waiter, answer) {
+            (Waiter::Future(_), Ok(mut reply)) => self.reply(key, |into| reply.move_into(into)),
+            (Waiter::Future(_), Err(error)) => self.reply(key, |into| into.fill(Failed(error))),
+            (_, answer) => self.complete_elsewhere(key, answer),
         }
-        self.deadlines.clear(key.slot());
-        Some(Notify::Task(waker))
     }
 
     /// Ends an ask whose answer is not for a future of this core.

@@ -94,7 +94,7 @@ fn a_failed_ask_gives_its_error_also_where_nothing_is_expected() {
 fn a_reply_of_another_type_comes_back_whole() {
     let mut pending = Pending::new(10);
     let key = ask(&mut pending);
-    pending.reply(key, String::from("text")).unwrap().wake();
+    pending.reply(key, |into| into.fill(String::from("text"))).unwrap().wake();
     let polled = pending.poll::<u32>(key, &mut Context::from_waker(Waker::noop()));
     let Poll::Ready(Err(Unread::Other(other))) = polled else { panic!("{polled:?}") };
     assert_eq!(other.take::<String>().unwrap(), "text");
@@ -118,7 +118,7 @@ fn only_asks_that_still_wait_expire_each_once() {
     let mut pending = Pending::new(10);
     let [late, soon, answered, dropped] =
         [9, 3, 3, 3].map(|ticks| insert(&mut pending, Waiter::Future(None), 1, ticks * TICK));
-    pending.reply(answered, ()).unwrap().wake();
+    pending.reply(answered, |_| ()).unwrap().wake();
     assert!(pending.forget(dropped).is_some());
     assert_eq!(pending.next_deadline(), Some(3 * TICK));
     assert_eq!((pending.expired(3 * TICK - 1), pending.expired(3 * TICK)), (vec![], vec![soon]));

@@ -33,9 +33,9 @@ impl ReplyPath for Shard {
             Origin::Peer(connection) => self.answer_peer(connection, call.request, call.resolved, answer),
             Origin::Here => match answer {
                 Answer::Value(reply) => {
-                    if let Some(parcel) = reply.take() {
-                        self.complete(AskKey(call.request), Ok(parcel));
-                    }
+                    // One that nobody waits for any more stays with its handler, and is dropped there.
+                    let notify = self.pending.borrow_mut().reply(AskKey(call.request), |into| reply.pack(into));
+                    self.finish(notify);
                 }
                 Answer::Failure(failure) => self.fail(AskKey(call.request), &failure),
             },

@@ -101,6 +101,7 @@ impl Shard {
         if self.closing.get().is_some() {
             return Err(AskError::Stopped { target: self.node.name.as_str().into() });
         }
+        self.queue_early();
         self.check_pending()?;
         let limit = self.limit(&options);
         let Limit { deadline, timeout_ns, left_ns, limited_by } = limit;
@@ -121,8 +122,12 @@ impl Shard {
                 let call = Call { origin, request: key.0, deadline, resolved: None };
                 if core == self.core {
                     self.count(|counters| counters.asks_local += 1);
-                    let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
-                    self.dispatcher.deliver(*id, envelope, &self.path());
+                    if self.may_be_early(*id, M::ID) {
+                        self.keep_early(*id, call, M::ID, message);
+                    } else {
+                        let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
+                        self.dispatcher.deliver(*id, envelope, &self.path());
+                    }
                 } else {
                     let entered = Entered(self, key);
                     self.lane_request(core, *id, &call, message)
@@ -184,6 +189,7 @@ impl Shard {
         if self.closing.get().is_some() {
             return Err(SendError::Stopped { target: self.node.name.as_str().into() });
         }
+        self.queue_early();
         match to {
             Destination::Env { id, place, name } => {
                 let core = self.core_of(*place, key);
@@ -245,6 +251,9 @@ impl Shard {
     /// Tells the receiver of an ask that nobody waits any longer.
     pub fn cancel(&self, via: &Via, key: AskKey) {
         match *via {
+            Via::Env { core, .. } if core == self.core && self.drop_early(key) => {
+                self.count(|counters| counters.cancelled += 1);
+            }
             Via::Env { id, core } if core == self.core => self.dispatcher.cancel(id, Origin::Here, key.0),
             Via::Env { id, core } => {
                 let origin = Origin::Core(self.core);

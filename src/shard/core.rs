@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::early::EARLY_PER_TURN;
 use super::node::{Ending, Injected};
 use super::placement::HandedOver;
 use super::probes::Probes;
@@ -257,14 +258,16 @@ impl Core {
         let mut happened = false;
         // What the first half sends is on its way while the second half runs.
         let mut left = (self.shard.executor.ready_len() / 2).clamp(READY_AT_LEAST, READY_PER_TURN);
+        self.shard.allow_early(EARLY_PER_TURN);
         while left > 0 {
             left -= 1;
             match self.shard.executor.pop() {
                 Some(Ready::Task(key)) => {
-                    // One that wakes itself lets everything else have its turn, the ring too: what is queued before it
-                    // is all that still runs.
-                    if self.shard.executor.poll(key) == Polled::Yielded {
-                        left = left.min(self.shard.executor.ready_len().saturating_sub(1));
+                    let yielded = self.shard.executor.poll(key) == Polled::Yielded;
+                    // One that wakes itself, or is answered as soon as it asks, lets everything else have its turn, the
+                    // ring too: what is queued before it is all that still runs.
+                    if yielded || self.shard.early_is_over() {
+                        left = left.min(self.shard.executor.ready_len().saturating_sub(usize::from(yielded)));
                     }
                 }
                 Some(Ready::External(endpoint)) => {
@@ -272,8 +275,10 @@ impl Core {
                 }
                 None => break,
             }
+            self.shard.queue_early();
             happened = true;
         }
+        self.shard.allow_early(0);
         happened
     }
 

@@ -260,6 +260,7 @@ impl Node {
     pub fn stop(&self, id: EndpointId) -> bool {
         // At once where that can be: who hears of the stop from a handler on this core finds the endpoint closed.
         if let Some(shard) = current::get().filter(|shard| std::ptr::eq(&*shard.node, self)) {
+            shard.queue_early();
             shard.dispatcher.stop(id);
         }
         let known = self.directory.unname(id);

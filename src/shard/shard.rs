@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::answers::Home;
 use super::ask::nanoseconds;
 use super::counters::CoreSnapshot;
+use super::early::EarlyAsk;
 use super::lanes::Lanes;
 use super::node::{CoreDoor, Job, Node, now};
 use super::sleep::Sleepers;
@@ -87,6 +88,8 @@ pub struct Shard {
     pub actions: RefCell<Vec<Action>>,
     /// Connections with something to send.
     pub dirty: RefCell<Vec<ConnectionId>>,
+    /// The message that waits for its asker.
+    pub(super) early: EarlyAsk,
     /// Leads repliers back here.
     pub(super) home: Arc<Home>,
     /// The counters that this floor keeps.
@@ -122,6 +125,7 @@ impl Shard {
             sleepers: RefCell::default(),
             actions: RefCell::default(),
             dirty: RefCell::default(),
+            early: EarlyAsk::default(),
             home: Arc::new(Home { node: node.clone(), core }),
             counters: RefCell::default(),
             verifier: Cell::new(None),
@@ -175,6 +179,7 @@ impl Shard {
     /// Begins to end: no more connections, every endpoint drains.
     pub fn begin_shutdown(self: &Rc<Self>, until: u64) {
         if self.closing.get().is_none() {
+            self.queue_early();
             self.deliver_arrived();
             self.closing.set(Some(until));
             self.timers.borrow_mut().arm(until, Timer::Tick.pack());
