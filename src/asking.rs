@@ -52,36 +52,55 @@ impl Drop for Promise {
 /// The answer to an ask, to come. The message is on its way already; dropping this gives the ask up.
 #[must_use = "the ask is given up when this is dropped: await it, or use `send` for a message without an answer"]
 pub struct Asking<R> {
-    state: State,
+    /// The answer comes to a core's table.
+    on_core: Option<OnCore>,
+    /// Or it comes another way, which is not as short: boxed, so that the future is small.
+    elsewhere: Option<Box<Elsewhere>>,
     reply: PhantomData<fn() -> R>,
 }
 
-/// How far an ask is.
-pub(crate) enum State {
-    /// The ask was refused before it left. Boxed, so that the others are small.
-    Failed(Box<AskError>),
-    /// The answer comes to a core's table.
-    OnCore { node: u64, core: u16, key: AskKey },
+/// An ask in the table of the core that made it.
+#[derive(Clone, Copy)]
+struct OnCore {
+    node: u64,
+    core: u16,
+    key: AskKey,
+}
+
+/// An ask that is in no table of the thread that made it.
+pub(crate) enum Elsewhere {
+    /// The ask was refused before it left.
+    Failed(AskError),
     /// The answer comes to a cell that any thread may look at.
     Outside { node: Arc<Node>, core: u16, cell: Arc<AskCell> },
-    /// The answer was taken.
-    Done,
+}
+
+impl OnCore {
+    /// The shard of the core, if this is its thread and its turn.
+    #[inline]
+    fn here(self) -> Option<Rc<Shard>> {
+        current::get().filter(|shard| shard.node.id == self.node && shard.core == self.core)
+    }
 }
 
 impl<R> Asking<R> {
     #[inline]
-    pub(crate) fn new(state: State) -> Asking<R> {
-        Asking { state, reply: PhantomData }
+    pub(crate) fn on_core(shard: &Shard, key: AskKey) -> Asking<R> {
+        let on_core = Some(OnCore { node: shard.node.id, core: shard.core, key });
+        Asking { on_core, elsewhere: None, reply: PhantomData }
+    }
+
+    pub(crate) fn elsewhere(elsewhere: Elsewhere) -> Asking<R> {
+        Asking { on_core: None, elsewhere: Some(Box::new(elsewhere)), reply: PhantomData }
     }
 }
 
-impl State {
+impl Elsewhere {
     /// Blocks until the answer to an ask from outside is there.
     pub(crate) fn wait<R: 'static>(self) -> Result<R, AskError> {
         match self {
-            State::Outside { cell, .. } => open(cell.answer.wait()),
-            State::Failed(error) => Err(*error),
-            State::OnCore { .. } | State::Done => unreachable!("an ask from outside has one of the other two states"),
+            Elsewhere::Outside { cell, .. } => open(cell.answer.wait()),
+            Elsewhere::Failed(error) => Err(error),
         }
     }
 }
@@ -91,39 +110,47 @@ impl<R: 'static> Future for Asking<R> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::OnCore { node, core, key } = self.state {
-            match current::get() {
-                Some(shard) if shard.node.id == node && shard.core == core => {
-                    shard.handle_early(key);
-                    let Poll::Ready(reply) = shard.pending.borrow_mut().poll(key, cx) else { return Poll::Pending };
-                    self.state = State::Done;
-                    return Poll::Ready(reply.map_err(|unread| match unread {
-                        Unread::Failed(error) => error,
-                        Unread::Other(other) => wrong_type::<R>(&other),
-                    }));
-                }
-                _ => self.state = move_outside(node, core, key),
+        let Some(on_core) = self.on_core else { return self.poll_elsewhere(cx) };
+        let Some(shard) = on_core.here() else {
+            self.on_core = None;
+            self.elsewhere = Some(Box::new(move_outside(on_core)));
+            return self.poll_elsewhere(cx);
+        };
+        let early = shard.answer_early(on_core.key, cx);
+        let polled = early.unwrap_or_else(|| shard.pending.borrow_mut().poll(on_core.key, cx));
+        let Poll::Ready(reply) = polled else { return Poll::Pending };
+        self.on_core = None;
+        Poll::Ready(reply.map_err(|unread| match *unread {
+            Unread::Failed(error) => error,
+            Unread::Other(other) => wrong_type::<R>(&other),
+        }))
+    }
+}
+
+impl<R: 'static> Asking<R> {
+    fn poll_elsewhere(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, AskError>> {
+        match self.elsewhere.as_deref() {
+            Some(Elsewhere::Outside { cell, .. }) => {
+                let Poll::Ready(answer) = cell.answer.poll(cx) else { return Poll::Pending };
+                self.elsewhere = None;
+                Poll::Ready(open(answer))
             }
-        }
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Outside { node, core, cell } => match cell.answer.poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(open(answer)),
-                Poll::Pending => {
-                    self.state = State::Outside { node, core, cell };
-                    Poll::Pending
-                }
-            },
-            State::Failed(error) => Poll::Ready(Err(*error)),
+            Some(Elsewhere::Failed(error)) => {
+                let error = error.clone();
+                self.elsewhere = None;
+                Poll::Ready(Err(error))
+            }
             // A future is not polled again after it has ended; whoever does it all the same waits forever.
-            State::Done | State::OnCore { .. } => Poll::Pending,
+            None => Poll::Pending,
         }
     }
 }
 
 /// The future of an ask that a core's thread made is awaited on another thread: the answer follows it there.
-fn move_outside(node: u64, core: u16, key: AskKey) -> State {
+#[cold]
+fn move_outside(OnCore { node, core, key }: OnCore) -> Elsewhere {
     let Some(node) = Node::by_id(node) else {
-        return State::Failed(Box::new(AskError::Stopped { target: "the env".into() }));
+        return Elsewhere::Failed(AskError::Stopped { target: "the env".into() });
     };
     let cell = Arc::<AskCell>::default();
     let mut promise = Promise::new(&cell, &node);
@@ -135,7 +162,7 @@ fn move_outside(node: u64, core: u16, key: AskKey) -> State {
         }
     };
     node.cores[usize::from(core)].inject_always(Injected::Job(Box::new(job)));
-    State::Outside { node, core, cell }
+    Elsewhere::Outside { node, core, cell }
 }
 
 /// The reply out of its parcel.
@@ -155,23 +182,33 @@ fn wrong_type<R>(other: &Parcel) -> AskError {
 impl<R> Drop for Asking<R> {
     #[inline]
     fn drop(&mut self) {
-        match &self.state {
-            State::Done | State::Failed(_) => {}
-            State::OnCore { node, core, key } => match current::get() {
-                Some(shard) if shard.node.id == *node && shard.core == *core => shard.abandon_ask(*key),
-                _ => {
-                    if let Some(node) = Node::by_id(*node) {
-                        abandon_outside(&node, *core, *key);
-                    }
-                }
-            },
-            State::Outside { node, core, cell } => {
-                // Without a key it is still with the jobs of its core, and will not be made.
-                if let Some(key) = cell.give_up() {
-                    abandon_outside(node, *core, key);
-                }
+        if let Some(on_core) = self.on_core {
+            abandon(on_core);
+        } else if let Some(elsewhere) = &self.elsewhere {
+            abandon_elsewhere(elsewhere);
+        }
+    }
+}
+
+#[cold]
+fn abandon(on_core: OnCore) {
+    match on_core.here() {
+        Some(shard) => shard.abandon_ask(on_core.key),
+        None => {
+            if let Some(node) = Node::by_id(on_core.node) {
+                abandon_outside(&node, on_core.core, on_core.key);
             }
         }
+    }
+}
+
+#[cold]
+fn abandon_elsewhere(elsewhere: &Elsewhere) {
+    if let Elsewhere::Outside { node, core, cell } = elsewhere
+        // Without a key it is still with the jobs of its core, and will not be made. With an answer it is over.
+        && let Some(key) = cell.give_up()
+    {
+        abandon_outside(node, *core, key);
     }
 }
 

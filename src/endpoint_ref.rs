@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::address::{EndpointUri, NodeAddress, SCHEME};
-use crate::asking::{Asking, Promise, State};
+use crate::asking::{Asking, Elsewhere, Promise};
 use crate::dispatch::call::NO_DEADLINE;
 use crate::dispatch::directory::Place;
 use crate::dispatch::verifier::Found;
@@ -220,22 +220,20 @@ impl EndpointRef {
 
     #[inline]
     fn start<M: Ask>(&self, message: M, timeout: Option<Duration>) -> Asking<M::Reply> {
-        let state = match current::get() {
+        match current::get() {
             Some(shard) if shard.sends_for == self.inner.node.id => {
                 let inherited = shard.dispatcher.inherited_deadline();
-                let waiter = Waiter::Future(None);
-                let options = AskOptions { timeout, since: None, key: self.key, waiter, inherited };
-                match shard.ask(self.inner.destination(self.key), message, options) {
-                    Ok(key) => State::OnCore { node: shard.node.id, core: shard.core, key },
-                    Err(error) => State::Failed(Box::new(error)),
+                let options = AskOptions { timeout, since: None, key: self.key, inherited };
+                match shard.ask(self.inner.destination(self.key), message, Waiter::Future(None), options) {
+                    Ok(key) => Asking::on_core(&shard, key),
+                    Err(error) => Asking::elsewhere(Elsewhere::Failed(*error)),
                 }
             }
-            _ => self.start_outside(message, timeout),
-        };
-        Asking::new(state)
+            _ => Asking::elsewhere(self.start_outside(message, timeout)),
+        }
     }
 
-    fn start_outside<M: Ask>(&self, message: M, timeout: Option<Duration>) -> State {
+    fn start_outside<M: Ask>(&self, message: M, timeout: Option<Duration>) -> Elsewhere {
         let core = self.entry_core();
         let cell = Arc::<AskCell>::default();
         let (to, key) = (self.inner.clone(), self.key);
@@ -247,19 +245,17 @@ impl EndpointRef {
             if promise.cell.is_given_up() {
                 return shard.count(|counters| counters.cancelled += 1);
             }
-            let options = AskOptions { timeout, since, key, waiter: Waiter::Cell(promise.cell.clone()), inherited };
-            match shard.ask(to.destination(key), message, options) {
+            let options = AskOptions { timeout, since, key, inherited };
+            match shard.ask(to.destination(key), message, Waiter::Cell(promise.cell.clone()), options) {
                 Ok(key) if promise.hand_on(key) => {}
                 Ok(key) => shard.abandon_ask(key),
-                Err(error) => promise.keep(Err(error)),
+                Err(error) => promise.keep(Err(*error)),
             }
         };
         match self.inject(core, Box::new(job)) {
-            Ok(()) => State::Outside { node: self.inner.node.clone(), core, cell },
-            Err(SendError::Overloaded { queue, remedy }) => {
-                State::Failed(Box::new(AskError::Overloaded { queue, remedy }))
-            }
-            Err(_) => State::Failed(Box::new(AskError::Stopped { target: self.inner.node.name.as_str().into() })),
+            Ok(()) => Elsewhere::Outside { node: self.inner.node.clone(), core, cell },
+            Err(SendError::Overloaded { queue, remedy }) => Elsewhere::Failed(AskError::Overloaded { queue, remedy }),
+            Err(_) => Elsewhere::Failed(AskError::Stopped { target: self.inner.node.name.as_str().into() }),
         }
     }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use super::call::{Call, NO_DEADLINE};
 use super::deferred::Deferrals;
+pub use super::direct::Called;
 use super::endpoint_context::EndpointContext;
 use super::erased::{AnyEndpoint, Payload};
 use super::event::Listeners;
@@ -64,7 +65,7 @@ pub struct Dispatcher {
     /// Asks that repliers are to answer. They outlive their endpoints.
     pub(super) deferrals: Deferrals,
     pub(super) listeners: Listeners,
-    handling: Handling,
+    pub(super) handling: Handling,
 }
 
 impl Dispatcher {
@@ -314,7 +315,7 @@ impl Dispatcher {
         {
             return self.share(slot, in_flight, call, message, payload, path);
         }
-        let responder = Responder::new(call, EndpointContext::new(slot.id, path));
+        let responder = Responder::new(call, EndpointContext::new(slot.id, path.clone()));
         self.count(|stats| stats.handled += 1);
         let waker = self.executor.waker(slot.key);
         let mut cx = Context::from_waker(&waker);
@@ -345,7 +346,7 @@ impl Dispatcher {
             return refuse(&call, path, FailureCode::Overloaded, &text);
         }
         self.count(|stats| stats.handled += 1);
-        let responder = Responder::new(call, EndpointContext::new(slot.id, path));
+        let responder = Responder::new(call, EndpointContext::new(slot.id, path.clone()));
         let flight = in_flight.begin(call.deadline);
         let serial = flight.serial();
         if let Some(task) = slot.endpoint.share(message, payload, responder, flight, &self.executor) {
@@ -442,7 +443,7 @@ impl Dispatcher {
     fn resume_start(&self, slot: &Rc<Slot>, cx: &mut Context<'_>, path: &Rc<dyn ReplyPath>) -> bool {
         let mut cell = slot.cell.borrow_mut();
         let polled = if cell.is_empty() {
-            slot.endpoint.start(EndpointContext::new(slot.id, path), &mut cell, cx)
+            slot.endpoint.start(EndpointContext::new(slot.id, path.clone()), &mut cell, cx)
         } else {
             cell.poll(cx)
         };

@@ -4,8 +4,9 @@ use std::fmt;
 use std::future::Future;
 
 use super::context::CallContext;
+use super::direct::{MakeDirect, direct};
 use super::endpoint_context::EndpointContext;
-use super::erased::{Entry, Share, run_alone, run_async, run_deferred, run_shared, run_sync};
+use super::erased::{Entry, Run, Share, run_alone, run_async, run_deferred, run_shared, run_sync};
 use super::protocol::{Accepted, Protocol};
 use super::replier::Replier;
 use crate::net::roster::Peer;
@@ -200,7 +201,7 @@ impl<E: Endpoint> Handlers<E> {
     where
         E: HandleSync<M>,
     {
-        self.add::<M>(run_sync::<E, M>)
+        self.add_entry::<M>(run_sync::<E, M>, None, Some(direct::<E, M>))
     }
 
     /// Asks of type `M` are taken by [`HandleDeferred`] and answered later.
@@ -227,18 +228,24 @@ impl<E: Endpoint> Handlers<E> {
         self.add::<M>(run_sync::<E, M>)
     }
 
-    fn add<M: Message>(&mut self, run: super::erased::Run<E>) -> &mut Self {
-        self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, run, share: None });
-        self
+    fn add<M: Message>(&mut self, run: Run<E>) -> &mut Self {
+        self.add_entry::<M>(run, None, None)
     }
 
     fn add_shared<M: Message>(&mut self) -> &mut Self
     where
         E: HandleShared<M>,
     {
-        let share: Share<E> = run_shared::<E, M>;
-        let run = run_alone::<E, M>;
-        self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, run, share: Some(share) });
+        self.add_entry::<M>(run_alone::<E, M>, Some(run_shared::<E, M>), None)
+    }
+
+    fn add_entry<M: Message>(
+        &mut self,
+        run: Run<E>,
+        share: Option<Share<E>>,
+        direct: Option<MakeDirect<E>>,
+    ) -> &mut Self {
+        self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, run, share, direct });
         self
     }
 }

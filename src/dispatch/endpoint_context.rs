@@ -18,8 +18,8 @@ pub struct EndpointContext {
 impl EndpointContext {
     /// Of the endpoint with this id, on the core that `path` leads through.
     #[inline]
-    pub(super) fn new(id: EndpointId, path: &Rc<dyn ReplyPath>) -> EndpointContext {
-        EndpointContext { id, path: path.clone() }
+    pub(super) fn new(id: EndpointId, path: Rc<dyn ReplyPath>) -> EndpointContext {
+        EndpointContext { id, path }
     }
 
     #[inline]

@@ -5,6 +5,7 @@
     reason = "a handler keeps its endpoint borrowed across awaits: the dispatcher runs one at a time"
 )]
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::context::CallContext;
+use super::direct::MakeDirect;
 use super::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers, HandlersError};
 use super::endpoint_context::EndpointContext;
 use super::event::Event;
@@ -52,6 +54,8 @@ pub trait AnyEndpoint {
         cell: &mut FutureCell,
         cx: &mut Context<'_>,
     ) -> Poll<()>;
+    /// The `Direct` of this message, if its handler does not await.
+    fn direct(&self, message: MessageId) -> Option<&dyn Any>;
     /// How many shared handlers may be in flight.
     fn concurrency(&self) -> usize;
     /// Whether the handler of this message is a shared one.
@@ -83,6 +87,8 @@ pub struct Entry<E> {
     pub(super) run: Run<E>,
     /// How to run it beside others, if it may.
     pub(super) share: Option<Share<E>>,
+    /// How to call it like a function, if it does not await.
+    pub(super) direct: Option<MakeDirect<E>>,
 }
 
 /// Decodes the payload, runs the handler, answers.
@@ -99,6 +105,8 @@ pub(super) type Share<E> = fn(&Rc<RefCell<E>>, Payload<'_>, Responder, Flight, &
 pub struct Erased<E> {
     endpoint: Rc<RefCell<E>>,
     handlers: Handlers<E>,
+    /// The handlers that can be called like functions.
+    direct: Vec<(MessageId, Box<dyn Any>)>,
     started: Rc<Cell<Option<Result<(), HandlerError>>>>,
 }
 
@@ -106,7 +114,9 @@ impl<E: Endpoint> Erased<E> {
     /// Wraps an endpoint, unless something is wrong with its handlers.
     pub fn new(endpoint: E) -> Result<Erased<E>, HandlersError> {
         let handlers = Handlers::of_endpoint()?;
-        Ok(Erased { endpoint: Rc::new(RefCell::new(endpoint)), handlers, started: Rc::default() })
+        let endpoint = Rc::new(RefCell::new(endpoint));
+        let direct = handlers.entries.iter().filter_map(|entry| Some((entry.id, entry.direct?(&endpoint)))).collect();
+        Ok(Erased { endpoint, handlers, direct, started: Rc::default() })
     }
 
     #[inline]
@@ -148,6 +158,11 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
                 Poll::Ready(())
             }
         }
+    }
+
+    #[inline]
+    fn direct(&self, message: MessageId) -> Option<&dyn Any> {
+        self.direct.iter().find(|(id, _)| *id == message).map(|(_, direct)| &**direct)
     }
 
     fn concurrency(&self) -> usize {

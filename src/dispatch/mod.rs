@@ -6,6 +6,7 @@
 pub mod call;
 pub mod context;
 pub mod deferred;
+mod direct;
 pub mod directory;
 pub mod dispatcher;
 pub mod endpoint;

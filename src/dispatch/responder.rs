@@ -25,6 +25,12 @@ impl Responder {
         Responder { call, here, owed: call.request != 0 }
     }
 
+    /// No duty: whoever called the handler of `call` has its answer from it.
+    #[inline]
+    pub(super) fn answered(call: Call, here: EndpointContext) -> Responder {
+        Responder { call, here, owed: false }
+    }
+
     /// The call.
     #[inline]
     pub fn call(&self) -> &Call {

@@ -4,10 +4,13 @@
 ///
 /// The serial number is new for each ask, so an answer that comes after its ask has ended finds either an empty
 /// slot or another serial, and is dropped.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct AskKey(pub u64);
 
 impl AskKey {
+    /// No ask's.
+    pub const NONE: AskKey = AskKey(0);
+
     /// Puts a key together.
     pub fn new(slot: usize, serial: u32) -> AskKey {
         AskKey((slot as u64) << 32 | u64::from(serial))

@@ -21,13 +21,13 @@ impl Deadlines {
         Deadlines { by_place: Vec::new(), next: NEVER }
     }
 
-    /// Sets the deadline of a place, in nanoseconds; the place is one of the table or the next one behind its end.
+    /// Sets the deadline of a place, in nanoseconds.
     #[inline]
     pub(super) fn set(&mut self, place: usize, deadline: u64) {
-        match self.by_place.get_mut(place) {
-            Some(old) => *old = deadline,
-            None => self.by_place.push(deadline),
+        if place >= self.by_place.len() {
+            self.by_place.resize(place + 1, NEVER);
         }
+        self.by_place[place] = deadline;
         self.next = self.next.min(deadline);
     }
 

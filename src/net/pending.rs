@@ -15,6 +15,7 @@ use super::deadlines::Deadlines;
 use super::errors::AskError;
 use crate::mesh::parcel::Parcel;
 use crate::wire::codec::{self, CodecError};
+use crate::wire::frame::EndpointId;
 use crate::wire::message::Message;
 
 /// Ends an ask with the bytes of its reply; [`end_with_bytes`] for the type that the asker expects.
@@ -65,6 +66,14 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Of a place that no ask has had yet.
+    pub const NOTHING: Asked = Asked {
+        via: Via::Env { id: EndpointId(0), core: 0 },
+        kind: &AskKind { name: "", version: 0, end_with_bytes: end_with_bytes::<()> },
+        timeout_ns: 0,
+        limited_by: LimitedBy::Config,
+    };
+
     /// How long it may take, and where that can be changed.
     pub fn limit(&self) -> (Duration, &'static str) {
         (Duration::from_nanos(self.timeout_ns), self.limited_by.setting())
@@ -106,6 +115,8 @@ struct Slot {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
+    /// Named, and not entered yet.
+    Reserved,
     Waiting,
     Answered,
 }
@@ -138,13 +149,32 @@ pub struct Pending {
     relayed: HashMap<(u16, u64), AskKey>,
 }
 
-/// Why a future gets no reply of its type.
+/// Why a future gets no reply of its type. Boxed wherever it stands beside a reply, which it would make larger.
 #[derive(Debug)]
 pub enum Unread {
     /// The ask failed.
     Failed(AskError),
     /// The reply is of another type.
     Other(Parcel),
+}
+
+impl Unread {
+    #[cold]
+    fn of(answer: Result<Parcel, AskError>) -> Box<Unread> {
+        Box::new(match answer {
+            Ok(other) => Unread::Other(other),
+            Err(error) => Unread::Failed(error),
+        })
+    }
+
+    /// A reply of another type.
+    pub fn other(reply: Parcel) -> Box<Unread> {
+        Unread::of(Ok(reply))
+    }
+
+    fn failed(error: AskError) -> Box<Unread> {
+        Unread::of(Err(error))
+    }
 }
 
 impl Pending {
@@ -160,28 +190,47 @@ impl Pending {
         self.len() < self.limit
     }
 
-    /// Enters an ask with its deadline, in nanoseconds of the core's clock.
+    /// Names an ask that is about to be entered or released again. Until then nothing ends it.
     #[inline]
-    pub fn insert(&mut self, waiter: Waiter, asked: Asked, deadline: u64) -> AskKey {
+    pub fn reserve(&mut self) -> AskKey {
         self.serial = self.serial.wrapping_add(1).max(1);
-        let (serial, phase) = (self.serial, Phase::Waiting);
-        let place = match self.free.pop() {
-            Some(place) => {
-                let slot = &mut self.slots[place as usize];
-                (slot.serial, slot.phase, slot.waiter, slot.asked) = (serial, phase, waiter, asked);
-                place as usize
-            }
-            None => {
-                self.slots.push(Slot { serial, phase, waiter, asked, answer: Parcel::default() });
-                self.slots.len() - 1
-            }
-        };
-        self.deadlines.set(place, deadline);
-        let key = AskKey::new(place, serial);
-        if let Waiter::Core { core, request } = self.slots[place].waiter {
+        let place = self.free.pop().map_or_else(|| self.grow(), |place| place as usize);
+        let slot = &mut self.slots[place];
+        (slot.serial, slot.phase) = (self.serial, Phase::Reserved);
+        AskKey::new(place, self.serial)
+    }
+
+    /// One more place, the last.
+    #[cold]
+    fn grow(&mut self) -> usize {
+        let (waiter, answer) = (Waiter::Future(None), Parcel::default());
+        self.slots.push(Slot { serial: 0, phase: Phase::Reserved, waiter, asked: Asked::NOTHING, answer });
+        self.slots.len() - 1
+    }
+
+    /// Enters an ask that was named, with its deadline, in nanoseconds of the core's clock.
+    #[inline]
+    pub fn enter(&mut self, key: AskKey, waiter: Waiter, asked: Asked, deadline: u64) {
+        let Some(slot) = self.get(key) else { return };
+        (slot.phase, slot.asked, slot.waiter) = (Phase::Waiting, asked, waiter);
+        if let Waiter::Core { core, request } = slot.waiter {
             self.relayed.insert((core, request), key);
         }
+        self.deadlines.set(key.slot(), deadline);
+    }
+
+    /// Names an ask and enters it.
+    #[inline]
+    pub fn insert(&mut self, waiter: Waiter, asked: Asked, deadline: u64) -> AskKey {
+        let key = self.reserve();
+        self.enter(key, waiter, asked, deadline);
         key
+    }
+
+    /// Takes back the name of an ask that was not entered.
+    #[inline]
+    pub fn release(&mut self, key: AskKey) {
+        self.vacate(key);
     }
 
     /// An ask that was just entered went another way than it says.
@@ -290,9 +339,9 @@ impl Pending {
 
     /// The answer of an ask whose future is on this core.
     #[inline]
-    pub fn poll<R: 'static>(&mut self, key: AskKey, cx: &mut Context<'_>) -> Poll<Result<R, Unread>> {
-        let Some(slot) = self.get(key) else { return Poll::Ready(Err(Unread::Failed(ended_before()))) };
-        if slot.phase == Phase::Waiting {
+    pub fn poll<R: 'static>(&mut self, key: AskKey, cx: &mut Context<'_>) -> Poll<Result<R, Box<Unread>>> {
+        let Some(slot) = self.get(key) else { return Poll::Ready(Err(Unread::failed(ended_before()))) };
+        if slot.phase != Phase::Answered {
             if let Waiter::Future(waker) = &mut slot.waiter
                 && !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
             {
@@ -302,10 +351,7 @@ impl Pending {
         }
         let answer = match slot.answer.remove() {
             Some(reply) => Ok(reply),
-            None => Err(match open(slot.answer.take_out()) {
-                Ok(other) => Unread::Other(other),
-                Err(error) => Unread::Failed(error),
-            }),
+            None => Err(Unread::of(open(slot.answer.take_out()))),
         };
         self.vacate(key);
         Poll::Ready(answer)
@@ -318,6 +364,7 @@ impl Pending {
         let forgotten = match slot.phase {
             Phase::Waiting => Forgotten::Waiting(slot.asked.via),
             Phase::Answered => Forgotten::Answered(open(slot.answer.take_out())),
+            Phase::Reserved => return None,
         };
         if let Waiter::Core { core, request } = std::mem::replace(&mut slot.waiter, Waiter::Future(None)) {
             self.relayed.remove(&(core, request));

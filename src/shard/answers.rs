@@ -309,6 +309,9 @@ impl Shard {
 
     /// The future of an ask is gone: frees its slot and tells the other side.
     pub fn abandon_ask(&self, key: AskKey) {
+        if self.drop_early(key) {
+            return;
+        }
         let forgotten = self.pending.borrow_mut().forget(key);
         if let Some(Forgotten::Waiting(via)) = forgotten {
             self.cancel(&via, key);

@@ -44,7 +44,8 @@ pub enum Destination {
     },
 }
 
-/// What an ask brings beside its message.
+/// What an ask brings beside its message and who waits for its answer.
+#[derive(Clone, Copy, Debug)]
 pub struct AskOptions {
     /// Its own limit, if it has one.
     pub timeout: Option<Duration>,
@@ -52,8 +53,6 @@ pub struct AskOptions {
     pub since: Option<u64>,
     /// The key that chooses the core.
     pub key: Option<u16>,
-    /// Who waits for the answer.
-    pub waiter: Waiter,
     /// The deadline of the call whose handler asks, if it is one.
     pub inherited: u64,
 }
@@ -73,10 +72,26 @@ impl Limit {
     /// Of a one-way message.
     pub(super) const NONE: Limit =
         Limit { deadline: NO_DEADLINE, timeout_ns: 0, left_ns: 0, limited_by: LimitedBy::Config };
+
+    /// What is known of an ask of `M` that goes this way.
+    #[inline]
+    fn asked<M: Message>(&self, via: Via) -> Asked {
+        Asked { via, kind: AskKind::of::<M>(), timeout_ns: self.timeout_ns, limited_by: self.limited_by }
+    }
 }
 
 /// An ask that was entered and is not sent yet: it leaves the table again if it cannot be.
 pub(super) struct Entered<'a>(pub(super) &'a Shard, pub(super) AskKey);
+
+impl Entered<'_> {
+    /// It is sent.
+    #[inline]
+    pub(super) fn stay(self) -> AskKey {
+        let key = self.1;
+        std::mem::forget(self);
+        key
+    }
+}
 
 impl Drop for Entered<'_> {
     #[cold]
@@ -97,63 +112,96 @@ pub(super) enum Refusal {
 impl Shard {
     /// Sends an ask. Its answer comes under the returned key.
     #[inline]
-    pub fn ask<M: Ask>(self: &Rc<Self>, to: &Destination, message: M, options: AskOptions) -> Result<AskKey, AskError> {
+    pub fn ask<M: Ask>(
+        self: &Rc<Self>,
+        to: &Destination,
+        message: M,
+        waiter: Waiter,
+        options: AskOptions,
+    ) -> Result<AskKey, Box<AskError>> {
         if self.closing.get().is_some() {
-            return Err(AskError::Stopped { target: self.node.name.as_str().into() });
+            return Err(Box::new(AskError::Stopped { target: self.node.name.as_str().into() }));
         }
         self.queue_early();
         self.check_pending()?;
         let limit = self.limit(&options);
-        let Limit { deadline, timeout_ns, left_ns, limited_by } = limit;
-        if left_ns == 0 {
-            self.count(|counters| counters.timeouts += 1);
-            let (after, setting) = (Duration::from_nanos(timeout_ns), limited_by.setting());
-            return Err(AskError::Timeout { target: self.name_of(to), after, setting });
+        if limit.left_ns == 0 {
+            return Err(self.too_late(to, &limit));
         }
-        let enter = |via| {
-            let asked = Asked { via, kind: AskKind::of::<M>(), timeout_ns, limited_by };
-            self.pending.borrow_mut().insert(options.waiter, asked, deadline)
-        };
-        let key = match to {
-            Destination::Env { id, place, .. } => {
-                let core = self.core_of(*place, options.key);
-                let key = enter(Via::Env { id: *id, core });
-                let origin = if core == self.core { Origin::Here } else { Origin::Core(self.core) };
-                let call = Call { origin, request: key.0, deadline, resolved: None };
-                if core == self.core {
-                    self.count(|counters| counters.asks_local += 1);
-                    if self.may_be_early(*id, M::ID) {
-                        self.keep_early(*id, call, M::ID, message);
-                    } else {
-                        let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
-                        self.dispatcher.deliver(*id, envelope, &self.path());
-                    }
-                } else {
-                    let entered = Entered(self, key);
-                    self.lane_request(core, *id, &call, message)
-                        .map_err(|full| self.lane_full(core, &full).into_ask("".into()))?;
-                    std::mem::forget(entered);
-                    self.count(|counters| counters.asks_lane += 1);
-                }
-                key
-            }
+        match to {
+            Destination::Env { id, place, .. } => match self.core_of(*place, options.key) {
+                core if core == self.core => Ok(self.ask_here(*id, message, waiter, &limit)),
+                core => self.ask_core(core, *id, message, waiter, &limit),
+            },
             Destination::Peer { peer, name, index } => {
-                let to_peer = Named { peer, name, index: *index, key: options.key };
-                // Entered first: to encode and to drop a message is the user's code, which may ask, or panic.
-                let direct = Via::Peer { peer: peer.index(), name: *index, key: options.key };
-                let key = enter(direct);
-                let entered = Entered(self, key);
-                let via = self.send_to_peer(&to_peer, key.0, message, limit);
-                let via = via.map_err(|refusal| refusal.into_ask(self.name_of(to)))?;
-                std::mem::forget(entered);
-                if via != direct {
-                    self.pending.borrow_mut().reroute(key, via);
-                }
-                self.count(|counters| counters.asks_peer += 1);
-                key
+                let to = Named { peer, name, index: *index, key: options.key };
+                self.ask_peer(&to, message, waiter, limit)
             }
-        };
-        Ok(key)
+        }
+    }
+
+    /// Asks an endpoint of this core.
+    #[inline]
+    fn ask_here<M: Ask>(self: &Rc<Self>, id: EndpointId, message: M, waiter: Waiter, limit: &Limit) -> AskKey {
+        self.count(|counters| counters.asks_local += 1);
+        let asked = limit.asked::<M>(Via::Env { id, core: self.core });
+        if matches!(waiter, Waiter::Future(_)) && self.may_be_early(id, M::ID) {
+            return self.keep_early(id, message, asked, limit.deadline);
+        }
+        let key = self.pending.borrow_mut().insert(waiter, asked, limit.deadline);
+        let call = Call { origin: Origin::Here, request: key.0, deadline: limit.deadline, resolved: None };
+        let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
+        self.dispatcher.deliver(id, envelope, &self.path());
+        key
+    }
+
+    /// Asks an endpoint of another core of this env.
+    #[inline]
+    fn ask_core<M: Ask>(
+        self: &Rc<Self>,
+        core: u16,
+        id: EndpointId,
+        message: M,
+        waiter: Waiter,
+        limit: &Limit,
+    ) -> Result<AskKey, Box<AskError>> {
+        let asked = limit.asked::<M>(Via::Env { id, core });
+        let entered = Entered(self, self.pending.borrow_mut().insert(waiter, asked, limit.deadline));
+        let (origin, request) = (Origin::Core(self.core), entered.1.0);
+        let call = Call { origin, request, deadline: limit.deadline, resolved: None };
+        let sent = self.lane_request(core, id, &call, message);
+        sent.map_err(|full| self.lane_full(core, &full).into_ask("".into()))?;
+        self.count(|counters| counters.asks_lane += 1);
+        Ok(entered.stay())
+    }
+
+    /// Asks an endpoint of a peer.
+    #[inline]
+    fn ask_peer<M: Ask>(
+        self: &Rc<Self>,
+        to: &Named<'_>,
+        message: M,
+        waiter: Waiter,
+        limit: Limit,
+    ) -> Result<AskKey, Box<AskError>> {
+        // Entered first: to encode and to drop a message is the user's code, which may ask, or panic.
+        let direct = Via::Peer { peer: to.peer.index(), name: to.index, key: to.key };
+        let asked = limit.asked::<M>(direct);
+        let entered = Entered(self, self.pending.borrow_mut().insert(waiter, asked, limit.deadline));
+        let via = self.send_to_peer(to, entered.1.0, message, limit);
+        let via = via.map_err(|refusal| refusal.into_ask(to.describe()))?;
+        if via != direct {
+            self.pending.borrow_mut().reroute(entered.1, via);
+        }
+        self.count(|counters| counters.asks_peer += 1);
+        Ok(entered.stay())
+    }
+
+    #[cold]
+    fn too_late(&self, to: &Destination, limit: &Limit) -> Box<AskError> {
+        self.count(|counters| counters.timeouts += 1);
+        let (after, setting) = (Duration::from_nanos(limit.timeout_ns), limit.limited_by.setting());
+        Box::new(AskError::Timeout { target: self.name_of(to), after, setting })
     }
 
     /// The endpoint that a ref points at, for people.
@@ -251,9 +299,6 @@ impl Shard {
     /// Tells the receiver of an ask that nobody waits any longer.
     pub fn cancel(&self, via: &Via, key: AskKey) {
         match *via {
-            Via::Env { core, .. } if core == self.core && self.drop_early(key) => {
-                self.count(|counters| counters.cancelled += 1);
-            }
             Via::Env { id, core } if core == self.core => self.dispatcher.cancel(id, Origin::Here, key.0),
             Via::Env { id, core } => {
                 let origin = Origin::Core(self.core);
@@ -278,13 +323,15 @@ impl Shard {
 
     /// Whether one more ask fits into the table of those that wait.
     #[inline]
-    pub(super) fn check_pending(&self) -> Result<(), AskError> {
-        if self.pending.borrow().has_room() {
-            return Ok(());
-        }
+    pub(super) fn check_pending(&self) -> Result<(), Box<AskError>> {
+        if self.pending.borrow().has_room() { Ok(()) } else { Err(self.pending_full()) }
+    }
+
+    #[cold]
+    fn pending_full(&self) -> Box<AskError> {
         self.count(|counters| counters.overloaded_pending += 1);
         let queue = format!("the table of pending asks of core {}", self.core).into();
-        Err(AskError::Overloaded { queue, remedy: "await answers first, or raise Config::pending_asks" })
+        Box::new(AskError::Overloaded { queue, remedy: "await answers first, or raise Config::pending_asks" })
     }
 
     #[inline]

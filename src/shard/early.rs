@@ -6,13 +6,18 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use super::shard::Shard;
-use crate::dispatch::call::Call;
+use crate::dispatch::call::{Call, Origin};
+use crate::dispatch::dispatcher::Called;
+use crate::dispatch::reply_path::ReplyPath;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
+use crate::net::errors::AskError;
+use crate::net::pending::{Asked, Unread, Waiter};
 use crate::wire::frame::EndpointId;
-use crate::wire::message::MessageId;
+use crate::wire::message::{Ask, MessageId};
 
 /// Messages that are handled like this in one turn of a core: a task that asks without end lets the ring, the lanes and
 /// the timers have their turn.
@@ -20,22 +25,46 @@ pub const EARLY_PER_TURN: u32 = 128;
 /// Handlers that wait for each other like this, each on the stack of the one before.
 const EARLY_DEPTH: u32 = 8;
 
-/// A message that waits for its asker.
+/// A message that waits for its asker. Boxed, so that nothing of it is moved about; the box is used again.
 pub(super) struct Early {
+    key: AskKey,
     endpoint: EndpointId,
     message: MessageId,
-    call: Call,
-    /// Boxed, so that what is moved about is small; the box is used again.
-    parcel: Box<Parcel>,
+    asked: Asked,
+    deadline: u64,
+    /// The message, then its reply.
+    parcel: Parcel,
+    /// Calls the handler, if that may be called like a function.
+    call: fn(&Shard, &mut Early, Rc<dyn ReplyPath>) -> Called,
+}
+
+impl Early {
+    #[cold]
+    fn empty() -> Box<Early> {
+        Box::new(Early {
+            key: AskKey::NONE,
+            endpoint: EndpointId(0),
+            message: MessageId(0),
+            asked: Asked::NOTHING,
+            deadline: 0,
+            parcel: Parcel::default(),
+            call: |_, _, _| Called::NotNow,
+        })
+    }
+
+    #[inline]
+    fn call(&self) -> Call {
+        Call { origin: Origin::Here, request: self.key.0, deadline: self.deadline, resolved: None }
+    }
 }
 
 /// The one message of a core that waits for its asker, if one does.
 #[derive(Default)]
 pub struct EarlyAsk {
-    waiting: Cell<Option<Early>>,
-    /// The ask that it belongs to; 0 if none waits.
-    key: Cell<u64>,
-    spare: Cell<Option<Box<Parcel>>>,
+    waiting: Cell<Option<Box<Early>>>,
+    /// The ask that it belongs to, if one waits.
+    key: Cell<AskKey>,
+    spare: Cell<Option<Box<Early>>>,
     /// How many more may be handled in this turn; none outside of the turns of tasks and endpoints.
     left: Cell<u32>,
     depth: Cell<u32>,
@@ -43,9 +72,16 @@ pub struct EarlyAsk {
 
 impl EarlyAsk {
     #[inline]
-    fn take(&self) -> Option<Early> {
-        self.key.set(0);
+    fn take(&self) -> Option<Box<Early>> {
+        self.key.set(AskKey::NONE);
         self.waiting.take()
+    }
+
+    /// Keeps the box for the next message. What is left in it is dropped, which is the user's code: no table is borrowed.
+    #[inline]
+    fn put_back(&self, mut early: Box<Early>) {
+        early.parcel.clear();
+        self.spare.set(Some(early));
     }
 }
 
@@ -74,51 +110,109 @@ impl Shard {
 
     /// Keeps a message until its asker awaits the answer. None waits yet.
     #[inline]
-    pub(super) fn keep_early<M: Send + 'static>(&self, endpoint: EndpointId, call: Call, id: MessageId, message: M) {
-        let mut parcel = self.early.spare.take().unwrap_or_default();
-        parcel.fill(message);
-        self.early.key.set(call.request);
-        self.early.waiting.set(Some(Early { endpoint, message: id, call, parcel }));
+    pub(super) fn keep_early<M: Ask>(&self, endpoint: EndpointId, message: M, asked: Asked, deadline: u64) -> AskKey {
+        let key = self.pending.borrow_mut().reserve();
+        let mut early = self.early.spare.take().unwrap_or_else(Early::empty);
+        (early.key, early.endpoint, early.message) = (key, endpoint, M::ID);
+        (early.asked, early.deadline, early.call) = (asked, deadline, call_early::<M>);
+        early.parcel.fill(message);
+        self.early.key.set(key);
+        self.early.waiting.set(Some(early));
+        key
     }
 
-    /// The asker awaits the answer: its message is handled now, if it still waits for that.
+    /// The asker awaits the answer: its message is handled now, if it still waits for that. None if the answer comes to
+    /// the table.
+    ///
+    /// Whatever its handler has woken runs before the asker goes on, as it does after a turn of the endpoint.
     #[inline]
-    pub(crate) fn handle_early(self: &Rc<Self>, key: AskKey) {
-        if self.early.key.get() == key.0
-            && let Some(early) = self.early.take()
-        {
-            self.early.left.set(self.early.left.get().saturating_sub(1));
-            self.early.depth.set(self.early.depth.get() + 1);
-            self.deliver_early(early, true);
-            self.early.depth.set(self.early.depth.get() - 1);
+    pub(crate) fn answer_early<R: 'static>(
+        self: &Rc<Self>,
+        key: AskKey,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<Result<R, Box<Unread>>>> {
+        if self.early.key.get() != key {
+            return None;
         }
+        let mut early = self.early.take()?;
+        self.early.left.set(self.early.left.get().saturating_sub(1));
+        self.early.depth.set(self.early.depth.get() + 1);
+        let called = (early.call)(self, &mut early, self.path());
+        let answer = match called {
+            Called::Replied if self.executor.ready_len() == 0 => {
+                self.pending.borrow_mut().release(key);
+                let reply = early.parcel.remove::<R>();
+                Some(Poll::Ready(reply.ok_or_else(|| Unread::other(early.parcel.take_out()))))
+            }
+            called => self.answer_by_table(&mut early, called, cx),
+        };
+        self.early.depth.set(self.early.depth.get() - 1);
+        self.early.put_back(early);
+        answer
+    }
+
+    /// The handler may await, has failed, or has woken somebody.
+    #[cold]
+    fn answer_by_table<R>(
+        self: &Rc<Self>,
+        early: &mut Early,
+        called: Called,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<Result<R, Box<Unread>>>> {
+        let answer = match called {
+            Called::NotNow => {
+                self.deliver_early(early, true);
+                let waits = self.executor.ready_len() == 0 || self.pending.borrow().is_waiting(early.key);
+                if waits {
+                    return None;
+                }
+                cx.waker().wake_by_ref();
+                return Some(Poll::Pending);
+            }
+            Called::Replied => Ok(early.parcel.take_out()),
+            Called::Failed(error) => Err(AskError::from_failure(&error.failure(), self.describe(&early.asked.via))),
+        };
+        self.enter_early(early);
+        self.complete(early.key, answer);
+        cx.waker().wake_by_ref();
+        Some(Poll::Pending)
     }
 
     /// Something else comes first: the message goes into its inbox.
     #[inline]
     pub(super) fn queue_early(self: &Rc<Self>) {
-        if self.early.key.get() != 0
-            && let Some(early) = self.early.take()
+        if self.early.key.get() != AskKey::NONE
+            && let Some(mut early) = self.early.take()
         {
-            self.deliver_early(early, false);
+            self.deliver_early(&mut early, false);
+            self.early.put_back(early);
         }
     }
 
-    #[inline]
-    fn deliver_early(self: &Rc<Self>, early: Early, now: bool) {
-        let Early { endpoint, message, call, mut parcel } = early;
-        self.dispatcher.deliver_parcel(endpoint, call, message, &mut parcel, now, &self.path());
-        self.early.spare.set(Some(parcel));
+    fn deliver_early(self: &Rc<Self>, early: &mut Early, now: bool) {
+        self.enter_early(early);
+        let (endpoint, call, message) = (early.endpoint, early.call(), early.message);
+        self.dispatcher.deliver_parcel(endpoint, call, message, &mut early.parcel, now, &self.path());
+    }
+
+    fn enter_early(&self, early: &Early) {
+        self.pending.borrow_mut().enter(early.key, Waiter::Future(None), early.asked, early.deadline);
     }
 
     /// The ask was given up: its message is dropped; false if it does not wait here.
     pub(super) fn drop_early(&self, key: AskKey) -> bool {
-        if self.early.key.get() != key.0 {
+        if self.early.key.get() != key {
             return false;
         }
-        let Some(mut early) = self.early.take() else { return false };
-        early.parcel.clear();
-        self.early.spare.set(Some(early.parcel));
+        let Some(early) = self.early.take() else { return false };
+        self.pending.borrow_mut().release(key);
+        self.count(|counters| counters.cancelled += 1);
+        self.early.put_back(early);
         true
     }
+}
+
+fn call_early<M: Ask>(shard: &Shard, early: &mut Early, path: Rc<dyn ReplyPath>) -> Called {
+    let call = early.call();
+    shard.dispatcher.call::<M>(early.endpoint, call, &mut early.parcel, path)
 }

@@ -163,7 +163,7 @@ impl Shard {
             let written = self.write_request(&to, 0, kind.id, None, encode);
             return written.map_err(|refusal| refusal.into_ask(to.describe()));
         }
-        self.check_pending()?;
+        self.check_pending().map_err(|error| *error)?;
         let left = u32::try_from((asker.limit.deadline - self.clock()) / 1000).ok();
         let deadline = asker.limit.deadline.saturating_add(GRACE_NS);
         let asked = Asked {
@@ -173,11 +173,10 @@ impl Shard {
             limited_by: asker.limit.limited_by,
         };
         let waiter = Waiter::Core { core: asker.core, request: asker.request };
-        let key = self.pending.borrow_mut().insert(waiter, asked, deadline);
-        let entered = Entered(self, key);
-        let written = self.write_request(&to, key.0, kind.id, left, encode);
+        let entered = Entered(self, self.pending.borrow_mut().insert(waiter, asked, deadline));
+        let written = self.write_request(&to, entered.1.0, kind.id, left, encode);
         written.map_err(|refusal| refusal.into_ask(to.describe()))?;
-        std::mem::forget(entered);
+        entered.stay();
         Ok(())
     }
 
