@@ -14,6 +14,7 @@ use crate::net::ask_key::AskKey;
 use crate::net::errors::AskError;
 use crate::net::pending::Unread;
 use crate::shard::current;
+use crate::shard::early::Handled;
 use crate::shard::node::{Injected, Node};
 use crate::shard::shard::Shard;
 
@@ -116,14 +117,22 @@ impl<R: 'static> Future for Asking<R> {
             self.elsewhere = Some(Box::new(move_outside(on_core)));
             return self.poll_elsewhere(cx);
         };
-        let early = shard.answer_early(on_core.key, cx);
-        let polled = early.unwrap_or_else(|| shard.pending.borrow_mut().poll(on_core.key, cx));
-        let Poll::Ready(reply) = polled else { return Poll::Pending };
-        self.on_core = None;
-        Poll::Ready(reply.map_err(|unread| match *unread {
-            Unread::Failed(error) => error,
-            Unread::Other(other) => wrong_type::<R>(&other),
-        }))
+        let key = on_core.key;
+        match shard.handle_early(key, cx) {
+            Handled::Replied => {
+                self.on_core = None;
+                Poll::Ready(shard.early_reply().ok_or_else(|| wrong_type::<R>("something else")))
+            }
+            Handled::Later => Poll::Pending,
+            Handled::ByTable => {
+                let Poll::Ready(reply) = shard.pending.borrow_mut().poll(key, cx) else { return Poll::Pending };
+                self.on_core = None;
+                Poll::Ready(reply.map_err(|unread| match *unread {
+                    Unread::Failed(error) => error,
+                    Unread::Other(other) => wrong_type::<R>(other.type_name()),
+                }))
+            }
+        }
     }
 }
 
@@ -168,14 +177,14 @@ fn move_outside(OnCore { node, core, key }: OnCore) -> Elsewhere {
 /// The reply out of its parcel.
 #[inline]
 fn open<R: 'static>(answer: Result<Parcel, AskError>) -> Result<R, AskError> {
-    answer?.take::<R>().map_err(|other| wrong_type::<R>(&other))
+    answer?.take::<R>().map_err(|other| wrong_type::<R>(other.type_name()))
 }
 
 #[cold]
-fn wrong_type<R>(other: &Parcel) -> AskError {
+fn wrong_type<R>(other: &str) -> AskError {
     AskError::UndecodableReply {
         target: "a handler of this env".into(),
-        reason: format!("it replied {}, not {}", other.type_name(), std::any::type_name::<R>()).into(),
+        reason: format!("it replied {other}, not {}", std::any::type_name::<R>()).into(),
     }
 }
 

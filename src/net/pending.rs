@@ -167,11 +167,6 @@ impl Unread {
         })
     }
 
-    /// A reply of another type.
-    pub fn other(reply: Parcel) -> Box<Unread> {
-        Unread::of(Ok(reply))
-    }
-
     fn failed(error: AskError) -> Box<Unread> {
         Unread::of(Err(error))
     }

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use super::shard::Shard;
 use crate::dispatch::call::{Call, Origin};
@@ -15,7 +15,7 @@ use crate::dispatch::reply_path::ReplyPath;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::errors::AskError;
-use crate::net::pending::{Asked, Unread, Waiter};
+use crate::net::pending::{Asked, Waiter};
 use crate::wire::frame::EndpointId;
 use crate::wire::message::{Ask, MessageId};
 
@@ -56,6 +56,16 @@ impl Early {
     fn call(&self) -> Call {
         Call { origin: Origin::Here, request: self.key.0, deadline: self.deadline, resolved: None }
     }
+}
+
+/// What became of an ask when its answer was awaited.
+pub(crate) enum Handled {
+    /// The reply is there: [`Shard::early_reply`] gives it.
+    Replied,
+    /// It is there too, but others have their turn first; the asker is woken.
+    Later,
+    /// The table tells.
+    ByTable,
 }
 
 /// The one message of a core that waits for its asker, if one does.
@@ -121,61 +131,58 @@ impl Shard {
         key
     }
 
-    /// The asker awaits the answer: its message is handled now, if it still waits for that. None if the answer comes to
-    /// the table.
+    /// The asker awaits the answer: its message is handled now, if it still waits for that.
     ///
     /// Whatever its handler has woken runs before the asker goes on, as it does after a turn of the endpoint.
     #[inline]
-    pub(crate) fn answer_early<R: 'static>(
-        self: &Rc<Self>,
-        key: AskKey,
-        cx: &mut Context<'_>,
-    ) -> Option<Poll<Result<R, Box<Unread>>>> {
+    pub(crate) fn handle_early(self: &Rc<Self>, key: AskKey, cx: &mut Context<'_>) -> Handled {
         if self.early.key.get() != key {
-            return None;
+            return Handled::ByTable;
         }
-        let mut early = self.early.take()?;
+        let Some(mut early) = self.early.take() else { return Handled::ByTable };
         self.early.left.set(self.early.left.get().saturating_sub(1));
         self.early.depth.set(self.early.depth.get() + 1);
         let called = (early.call)(self, &mut early, self.path());
-        let answer = match called {
+        let handled = match called {
             Called::Replied if self.executor.ready_len() == 0 => {
                 self.pending.borrow_mut().release(key);
-                let reply = early.parcel.remove::<R>();
-                Some(Poll::Ready(reply.ok_or_else(|| Unread::other(early.parcel.take_out()))))
+                Handled::Replied
             }
             called => self.answer_by_table(&mut early, called, cx),
         };
         self.early.depth.set(self.early.depth.get() - 1);
+        self.early.spare.set(Some(early));
+        handled
+    }
+
+    /// The reply that a call of [`handle_early`](Self::handle_early) has just left.
+    #[inline]
+    pub(crate) fn early_reply<R: 'static>(&self) -> Option<R> {
+        let mut early = self.early.spare.take()?;
+        let reply = early.parcel.remove::<R>();
         self.early.put_back(early);
-        answer
+        reply
     }
 
     /// The handler may await, has failed, or has woken somebody.
     #[cold]
-    fn answer_by_table<R>(
-        self: &Rc<Self>,
-        early: &mut Early,
-        called: Called,
-        cx: &mut Context<'_>,
-    ) -> Option<Poll<Result<R, Box<Unread>>>> {
-        let answer = match called {
-            Called::NotNow => {
-                self.deliver_early(early, true);
-                let waits = self.executor.ready_len() == 0 || self.pending.borrow().is_waiting(early.key);
-                if waits {
-                    return None;
-                }
-                cx.waker().wake_by_ref();
-                return Some(Poll::Pending);
-            }
-            Called::Replied => Ok(early.parcel.take_out()),
-            Called::Failed(error) => Err(AskError::from_failure(&error.failure(), self.describe(&early.asked.via))),
-        };
+    fn answer_by_table(self: &Rc<Self>, early: &mut Early, called: Called, cx: &mut Context<'_>) -> Handled {
         self.enter_early(early);
-        self.complete(early.key, answer);
+        match called {
+            Called::NotNow => self.deliver_early(early, true),
+            Called::Replied => self.complete(early.key, Ok(early.parcel.take_out())),
+            Called::Failed(error) => {
+                let error = AskError::from_failure(&error.failure(), self.describe(&early.asked.via));
+                self.complete(early.key, Err(error));
+            }
+        }
+        early.parcel.clear();
+        let waits = self.pending.borrow().is_waiting(early.key);
+        if waits || self.executor.ready_len() == 0 {
+            return Handled::ByTable;
+        }
         cx.waker().wake_by_ref();
-        Some(Poll::Pending)
+        Handled::Later
     }
 
     /// Something else comes first: the message goes into its inbox.
@@ -184,13 +191,13 @@ impl Shard {
         if self.early.key.get() != AskKey::NONE
             && let Some(mut early) = self.early.take()
         {
+            self.enter_early(&early);
             self.deliver_early(&mut early, false);
             self.early.put_back(early);
         }
     }
 
     fn deliver_early(self: &Rc<Self>, early: &mut Early, now: bool) {
-        self.enter_early(early);
         let (endpoint, call, message) = (early.endpoint, early.call(), early.message);
         self.dispatcher.deliver_parcel(endpoint, call, message, &mut early.parcel, now, &self.path());
     }
