@@ -2,16 +2,28 @@
 
 use std::time::{Duration, Instant};
 
+use futures::executor::block_on;
+use futures::future::{join, ready};
+
 use counts::Counts;
 use footprint::{Footprint, Held, Memory};
+use open_loop::{OpenLoop, yield_now};
+use sample::{Sample, Span};
 use schedule::{Rate, Schedule};
 
 #[path = "../benches/per_core_echo/counts.rs"]
 mod counts;
 #[path = "../benches/per_core_echo/footprint.rs"]
 mod footprint;
+#[path = "../benches/per_core_echo/open_loop.rs"]
+mod open_loop;
+#[path = "../benches/per_core_echo/sample.rs"]
+#[expect(dead_code, reason = "only what open loops count is looked at")]
+mod sample;
 #[path = "../benches/per_core_echo/schedule.rs"]
 mod schedule;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[test]
 fn rates_are_read_with_their_units() {
@@ -83,4 +95,69 @@ fn what_a_connection_costs_is_what_each_beyond_the_first_has_added() {
     let each = Footprint { server_heap: 640.0, server_resident: 1280.0, client_heap: 1500.0, client_resident: 3000.0 };
     assert_eq!(memory(1_064_000, 149_500).of_each_beyond(one, 101), Some(each));
     assert_eq!(one.of_each_beyond(one, 1), None);
+}
+
+/// 10 asks of which 8 count, one a millisecond, and the times to take them at.
+fn ten_asks() -> (OpenLoop, impl Fn(u64) -> Instant) {
+    let start = Instant::now();
+    let span = Span { warm: Duration::from_millis(2), steady: Duration::from_millis(8) };
+    (OpenLoop::new(start, span, 1000.0).unwrap(), move |micros| start + Duration::from_micros(micros))
+}
+
+#[test]
+fn an_open_loop_counts_from_when_the_ask_was_due_and_leaves_the_warm_up_out() {
+    let (asks, at) = ten_asks();
+    for millis in 0..10 {
+        // The asking side is late by 100 us, the answer takes 400 more.
+        let due = asks.take(at(millis * 1000 + 100)).expect("it is due");
+        assert_eq!((due, asks.take(at(millis * 1000 + 100))), (at(millis * 1000), None));
+        assert!(!asks.is_done(at(millis * 1000 + 200)).unwrap(), "one is in flight");
+        asks.answered(due, at(millis * 1000 + 500));
+    }
+    assert!(asks.is_done(at(9500)).unwrap());
+    let sample = Sample::of([asks.into_meter()]).unwrap();
+    assert_eq!((sample.latency.len(), sample.late, sample.unsent), (8, 0, 0));
+    assert!((499_000..=501_000).contains(&sample.at(0.5)), "{}", sample.at(0.5));
+    assert!((1065.0..1067.5).contains(&sample.rate), "8 in 7.5 ms, not {} a second", sample.rate);
+}
+
+#[test]
+fn what_is_sent_long_after_it_was_due_is_counted_as_late() {
+    let (asks, at) = ten_asks();
+    let taken: Vec<_> = std::iter::from_fn(|| asks.take(at(9500))).collect();
+    assert_eq!(taken.len(), 10);
+    taken.into_iter().for_each(|due| asks.answered(due, at(9600)));
+    let sample = Sample::of([asks.into_meter()]).unwrap();
+    // Those due at 9 ms and, in the warm-up, at 0 and 1 ms are not.
+    assert_eq!((sample.latency.len(), sample.late, sample.unsent), (8, 7, 0));
+}
+
+#[test]
+fn an_open_loop_ends_however_slow_the_answers_are() {
+    let (asks, at) = ten_asks();
+    let only = asks.take(at(2500)).expect("it is due");
+    let second = 1_000_000;
+    assert!(!asks.is_done(at(second)).unwrap(), "there is time left to send more");
+    assert!(!asks.is_done(at(2 * second)).unwrap(), "one is in flight");
+    assert_eq!(asks.take(at(2 * second)), None, "nothing is sent any more");
+    assert!(asks.is_done(at(20 * second)).is_err(), "the answer stays away for good");
+    asks.answered(only, at(20 * second));
+    assert!(asks.is_done(at(20 * second)).unwrap());
+    let sample = Sample::of([asks.into_meter()]).unwrap();
+    // What was never sent is there with the time that it waited: it does not make the latencies look better.
+    assert_eq!((sample.latency.len(), sample.unsent), (8, 8));
+    assert!(sample.at(0.0) > 1_900_000_000, "{}", sample.at(0.0));
+}
+
+#[test]
+fn pacer_and_workers_end_when_all_is_answered_or_an_ask_fails() {
+    let run = |answer: fn() -> Result<(), Error>| {
+        let (asks, _) = ten_asks();
+        let worker = asks.work(async || ready(answer()).await);
+        let (paced, worked) = block_on(join(asks.pace(|| (), yield_now), worker));
+        assert!(paced.is_ok());
+        (worked, asks.into_meter().count())
+    };
+    assert!(matches!(run(|| Ok(())), (Ok(()), 8)));
+    assert!(matches!(run(|| Err("lost".into())), (Err(_), 0)));
 }

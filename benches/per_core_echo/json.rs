@@ -27,6 +27,9 @@ struct Record {
     /// Asks per second that an open loop was to make, and the part of the own maximum that this was meant to be.
     offered_per_s: Option<f64>,
     offered_share: Option<f64>,
+    /// Asks of an open loop that were sent more than 1 ms after they were due, and those that never were.
+    late: Option<u64>,
+    unsent: Option<u64>,
     payload: usize,
     /// `echo`: the payload goes both ways. `fetch`: it is the answer.
     exchange: &'static str,
@@ -65,6 +68,8 @@ impl Record {
             round_robin: matches!(run.load, Load::RoundRobin(_)),
             offered_per_s: offered.map(|(rate, _)| rate.round()),
             offered_share: offered.and_then(|(_, share)| share),
+            late: offered.map(|_| sample.late),
+            unsent: offered.map(|_| sample.unsent),
             payload: run.payload,
             exchange: run.exchange.name(),
             mb_per_s: sample.rate * run.payload as f64 / 1e6,

@@ -9,14 +9,15 @@ use crate::sample::Sample;
 use crate::{Error, Row, by_p50_or_rate, table};
 
 const HEAD: [&str; 2] = [
-    "path  idle      |   offered            |  answered |     p50      p90      p99    p99.9   p99.99      max | allocs/op enters/op",
-    "----------------+----------------------+-----------+------------------------------------------------------+--------------------",
+    "path  idle      |   offered            |  answered |     p50      p90      p99    p99.9   p99.99      max |    late  unsent | allocs/op enters/op",
+    "----------------+----------------------+-----------+------------------------------------------------------+-----------------+--------------------",
 ];
 
 const LEGEND: &str = "\
 Open loop: asks are due at even times, each latency counts from then (no coordinated omission); the median round by p99.
 (n %) = of the maximum of that path and policy in this run, a closed loop. The asking core never rests; the policy is
-that of the answering one. More than 1024 asks in flight wait, and that counts.
+that of the answering one. More than 1024 asks in flight wait, and that counts. late = sent more than 1 ms after they
+were due; unsent = not sent within 1 s after the last was due: their latency is how long they waited until then.
 ";
 
 /// Measures what is done at most, then the rates; prints the table. The rows are those of both.
@@ -50,11 +51,13 @@ fn line(Row { run, ringpost, .. }: &Row) -> String {
     };
     let times = [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0].map(|part| format!("{:>8}", table::time(ringpost.at(part))));
     format!(
-        "{:<5} {:<9} | {offered:>20} | {:>9} | {} | {:>9} {:>9}\n",
+        "{:<5} {:<9} | {offered:>20} | {:>9} | {} | {:>7} {:>7} | {:>9} {:>9}\n",
         run.path.name(),
         run.idle.name(),
         table::rate(ringpost.rate),
         times.join(" "),
+        ringpost.late,
+        ringpost.unsent,
         table::per_op(ringpost.allocs_per_op),
         table::per_op(ringpost.enters_per_op),
     )

@@ -18,7 +18,7 @@ use crate::Error;
 use crate::alloc::thread_allocs;
 use crate::cpus::Cpus;
 use crate::message::{AnyPayload, Fetch, Payload, Question, Use, Used};
-use crate::open_loop::{OpenLoop, WORKERS};
+use crate::open_loop::{OpenLoop, WORKERS, yield_now};
 use crate::pair::{self, System};
 use crate::plan::{Exchange, Load, Run};
 use crate::sample::{Meter, Sample, Span};
@@ -174,7 +174,7 @@ async fn ask_at_rate<M: Question>(job: Job, per_second: f64) -> Result<(Meter, U
     for target in &job.targets {
         target.ask(message.clone()).await?;
     }
-    let all = Rc::new(OpenLoop::start(job.span, per_second)?);
+    let all = Rc::new(OpenLoop::new(Instant::now(), job.span, per_second)?);
     let job = Rc::new(job);
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
@@ -192,10 +192,10 @@ async fn ask_at_rate<M: Question>(job: Job, per_second: f64) -> Result<(Meter, U
     // Beside the pacer, which must not wait for answers.
     let mut before = None;
     let begins = Rc::clone(&job);
-    all.pace(|| {
-        before = Some(ringpost::spawn(async move { read_counts(&begins).await.map(|c| (c, thread_allocs())) }))
-    })
-    .await;
+    let opened = || {
+        before = Some(ringpost::spawn(async move { read_counts(&begins).await.map(|c| (c, thread_allocs())) }));
+    };
+    all.pace(opened, yield_now).await?;
     for worker in workers {
         worker.await??;
     }

@@ -24,12 +24,15 @@ pub(crate) struct Meter {
     opened: Option<Instant>,
     last: Instant,
     closed: bool,
+    late: u64,
+    unsent: u64,
 }
 
 impl Meter {
     /// Latencies from 1 ns to 60 s with 3 significant digits; longer ones count as 60 s.
     pub(crate) fn new() -> Result<Meter, Error> {
-        Ok(Meter { latency: Meter::histogram()?, opened: None, last: Instant::now(), closed: false })
+        let latency = Meter::histogram()?;
+        Ok(Meter { latency, opened: None, last: Instant::now(), closed: false, late: 0, unsent: 0 })
     }
 
     /// What holds the latencies of a meter.
@@ -64,9 +67,21 @@ impl Meter {
         counting
     }
 
+    /// Counts an ask of an open loop that was sent long after it was due.
+    pub(crate) fn count_late(&mut self) {
+        self.late += 1;
+    }
+
+    /// Counts an ask of an open loop that was due and never sent: it is no round trip, but the latencies hold how long
+    /// it waited.
+    pub(crate) fn record_unsent(&mut self, due: Instant, now: Instant) {
+        self.latency.saturating_record(now.duration_since(due).as_nanos() as u64);
+        self.unsent += 1;
+    }
+
     /// Round trips counted so far.
     pub(crate) fn count(&self) -> u64 {
-        self.latency.len()
+        self.latency.len() - self.unsent
     }
 }
 
@@ -115,10 +130,14 @@ impl TimedMeter {
 
 /// The result of one measurement, over all its threads.
 pub(crate) struct Sample {
-    /// Round trips in nanoseconds.
+    /// Round trips in nanoseconds; in an open loop from when the ask was due, also of asks that were never sent.
     pub(crate) latency: Histogram<u64>,
     /// Round trips per second.
     pub(crate) rate: f64,
+    /// Asks of an open loop that were sent more than 1 ms after they were due.
+    pub(crate) late: u64,
+    /// Asks of an open loop that were due and never sent, since others took too long.
+    pub(crate) unsent: u64,
     /// Allocations of the asking and the answering cores per ask; a floor has none to count.
     pub(crate) allocs_per_op: Option<f64>,
     /// `io_uring_enter` calls of the asking and the answering cores per ask.
@@ -129,18 +148,20 @@ impl Sample {
     /// Puts the threads' counts together. Fails if nothing was counted.
     pub(crate) fn of(meters: impl IntoIterator<Item = Meter>) -> Result<Sample, Error> {
         let mut all = Meter::histogram()?;
-        let mut rate = 0.0;
-        for Meter { latency, opened, last, .. } in meters {
-            let seconds = opened.map_or(0.0, |opened| last.duration_since(opened).as_secs_f64());
+        let (mut rate, mut late, mut unsent) = (0.0, 0, 0);
+        for meter in meters {
+            let seconds = meter.opened.map_or(0.0, |opened| meter.last.duration_since(opened).as_secs_f64());
             if seconds > 0.0 {
-                rate += latency.len() as f64 / seconds;
+                rate += meter.count() as f64 / seconds;
             }
-            all.add(&latency)?;
+            late += meter.late;
+            unsent += meter.unsent;
+            all.add(&meter.latency)?;
         }
         if all.is_empty() {
             return Err("no round trip finished in the time given; try a larger --seconds".into());
         }
-        Ok(Sample { latency: all, rate, allocs_per_op: None, enters_per_op: None })
+        Ok(Sample { latency: all, rate, late, unsent, allocs_per_op: None, enters_per_op: None })
     }
 
     /// The median sample by this figure, which is lower where the sample is better; of an even number the better one of
