@@ -130,7 +130,7 @@ object Echo {
     server.awaitTermination()
   }
 
-  /** Prints one line of figures per round and window: window, rate, p50, p90, p99, p999, max. */
+  /** Prints one line of figures per round and window: window, rate, p50, p90, p99, p999, p9999, max. */
   private def measure(port: Int, rounds: Int, seconds: Double, warm: Double, first: Double): Unit = {
     def nanos(seconds: Double) = (seconds * 1e9).toLong
     val client = env("client", clientMode = true)
@@ -139,7 +139,7 @@ object Echo {
     for (window <- Windows) new Asking(echo, window, nanos(first / Windows.size), 1).run()
     for (_ <- 1 to rounds; window <- Windows) {
       val sample = new Asking(echo, window, nanos(warm), nanos(seconds)).run()
-      val latencies = Seq(0.5, 0.9, 0.99, 0.999).map(sample.at) :+ sample.max
+      val latencies = Seq(0.5, 0.9, 0.99, 0.999, 0.9999).map(sample.at) :+ sample.max
       println(s"$window ${sample.rate.round} ${latencies.mkString(" ")}")
     }
     client.shutdown()

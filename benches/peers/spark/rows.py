@@ -3,7 +3,7 @@
 import json
 import sys
 
-KEYS = ["rate_per_s", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns"]
+KEYS = ["rate_per_s", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "p9999_ns", "max_ns"]
 
 
 def scaled(value, units):
@@ -31,15 +31,23 @@ def median(samples, window):
 
 
 def record(window, samples):
+    chosen = median(samples, window)
     return {
         "system": "spark",
         "path": "tcp",
         "idle": "park",
         "cores": 2,
+        "alone": False,
         "connections": 1,
         "window": window,
+        "offered_per_s": None,
+        "offered_share": None,
+        "late": None,
+        "unsent": None,
         "payload": 64,
-        **median(samples, window),
+        "exchange": "echo",
+        "mb_per_s": chosen["rate_per_s"] * 64 / 1e6,
+        **chosen,
         "allocs_per_op": None,
         "enters_per_op": None,
         "rounds": len(samples),

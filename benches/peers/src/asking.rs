@@ -1,14 +1,16 @@
 //! The asking side of every system that offers a call to await.
 //!
-//! One task per ask in flight; each asks, compares the answer, asks again, until the time is over. All tasks of a
-//! measurement run on one thread and share its meter.
+//! One task per ask in flight; each asks, compares the answer, asks again, until the time is over; in an open loop, when
+//! it is time to. All tasks of a measurement run on one thread and share its meter.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::Error;
+use crate::open_loop::{OpenLoop, WORKERS};
 use crate::payload::Payload;
+use crate::plan::Load;
 use crate::sample::{Meter, Span, TimedMeter};
 
 /// The meter of one asking thread.
@@ -75,8 +77,32 @@ pub(crate) fn differs() -> Error {
     "an answer differs from what was asked".into()
 }
 
-/// Keeps `window` asks in flight on the tokio runtime of this thread.
-pub(crate) async fn ask_all<A>(window: usize, span: Span, ask: A) -> Result<Meter, Error>
+/// One of the workers of an open loop: asks when it is told to.
+pub(crate) async fn ask_when_due<A>(open_loop: &OpenLoop, lane: usize, ask: A) -> Result<(), Error>
+where
+    A: AsyncFn(Payload) -> Result<Payload, Error>,
+{
+    let number = Cell::new((lane as u64) << 40);
+    let ask_next = async || {
+        let payload = Payload::numbered(number.replace(number.get() + 1));
+        if ask(payload).await? == payload { Ok(()) } else { Err(differs()) }
+    };
+    open_loop.work(ask_next).await
+}
+
+/// Asks as much as `load` says, on the tokio runtime of this thread.
+pub(crate) async fn ask_all<A>(load: Load, span: Span, ask: A) -> Result<Meter, Error>
+where
+    A: AsyncFn(Payload) -> Result<Payload, Error> + Clone + 'static,
+{
+    match load {
+        Load::Window(window) => ask_in_flight(window, span, ask).await,
+        Load::Rate { per_second, .. } => ask_at_rate(per_second, span, ask).await,
+    }
+}
+
+/// Keeps `window` asks in flight.
+async fn ask_in_flight<A>(window: usize, span: Span, ask: A) -> Result<Meter, Error>
 where
     A: AsyncFn(Payload) -> Result<Payload, Error> + Clone + 'static,
 {
@@ -91,4 +117,23 @@ where
         task.await??;
     }
     watch.into_meter()
+}
+
+/// Asks so many times a second.
+async fn ask_at_rate<A>(per_second: f64, span: Span, ask: A) -> Result<Meter, Error>
+where
+    A: AsyncFn(Payload) -> Result<Payload, Error> + Clone + 'static,
+{
+    let open_loop = Rc::new(OpenLoop::new(Instant::now(), span, per_second)?);
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|lane| {
+            let (open_loop, ask) = (Rc::clone(&open_loop), ask.clone());
+            tokio::task::spawn_local(async move { ask_when_due(&open_loop, lane, ask).await })
+        })
+        .collect();
+    open_loop.pace(|| (), tokio::task::yield_now).await?;
+    for worker in workers {
+        worker.await??;
+    }
+    Ok(Rc::try_unwrap(open_loop).map_err(|_| "a task outlived its result")?.into_meter())
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::Error;
 use crate::cli::Options;
 use crate::cpus::Cpus;
-use crate::sample::{Meter, Span};
+use crate::sample::{Meter, Sample, Span};
+use crate::schedule::Rate;
 use crate::systems::{self, Run};
 
 /// How the ask travels.
@@ -59,27 +60,67 @@ impl Idle {
     }
 }
 
+/// How much is asked.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Load {
+    /// A closed loop: so many asks in flight.
+    Window(usize),
+    /// An open loop: so many asks a second, however long the answers take.
+    Rate {
+        /// Asks per second.
+        per_second: f64,
+        /// The part of the own maximum that this was meant to be.
+        share: Option<f64>,
+    },
+}
+
 /// One row of the table.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) system: &'static str,
     pub(crate) path: Path,
     pub(crate) idle: Idle,
-    /// Asks in flight.
-    pub(crate) window: usize,
+    pub(crate) load: Load,
     run: systems::RunFn,
 }
 
 impl Row {
     /// Measures the row once.
     pub(crate) fn measure(&self, span: Span, cpus: &Cpus) -> Result<Meter, Error> {
-        (self.run)(&Run { path: self.path, idle: self.idle, window: self.window, span, cpus })
+        (self.run)(&Run { path: self.path, idle: self.idle, load: self.load, span, cpus })
+    }
+
+    /// Asks in flight, in a closed loop.
+    pub(crate) fn window(&self) -> Option<usize> {
+        match self.load {
+            Load::Window(window) => Some(window),
+            Load::Rate { .. } => None,
+        }
+    }
+
+    /// Whether the two differ in nothing but the load.
+    pub(crate) fn is_like(&self, other: &Row) -> bool {
+        (self.system, self.path, self.idle) == (other.system, other.path, other.idle)
+    }
+
+    /// What the median round is chosen by, and lower is better: the p50 with one ask in flight, the time per ask with
+    /// more, the p99 in an open loop.
+    pub(crate) fn merit(&self, sample: &Sample) -> f64 {
+        match self.load {
+            Load::Window(1) => sample.at(0.5) as f64,
+            Load::Window(_) => 1.0 / sample.rate,
+            Load::Rate { .. } => sample.at(0.99) as f64,
+        }
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} window {}", self.system, self.path.name(), self.idle.name(), self.window)
+        write!(f, "{} {} {} ", self.system, self.path.name(), self.idle.name())?;
+        match self.load {
+            Load::Window(window) => write!(f, "window {window}"),
+            Load::Rate { per_second, .. } => write!(f, "at {per_second:.0} per second"),
+        }
     }
 }
 
@@ -104,32 +145,52 @@ const QUICK: Duration = Duration::from_secs(45);
 const LONGEST: Duration = Duration::from_secs(2);
 
 impl Plan {
-    /// Lays out the rows and shares the time among them.
+    /// The rows of the usual table.
     pub(crate) fn new(options: &Options) -> Result<Plan, Error> {
-        let rows = rows(options);
-        if rows.is_empty() {
-            return Err("no system goes that way: see --help for which has which paths".into());
-        }
+        Ok(Plan::of(rows(options, &options.windows)?, options, 1.0))
+    }
+
+    /// What each system does at most: the largest window. A quarter of the time.
+    pub(crate) fn maxima(options: &Options) -> Result<Plan, Error> {
+        let largest = options.windows.iter().max().copied().unwrap_or(1);
+        Ok(Plan::of(rows(options, &[largest])?, options, 0.25))
+    }
+
+    /// Open loops: each of the rates for each row, whose maximum comes with it.
+    pub(crate) fn rates(maxima: &[(Row, f64)], options: &Options) -> Plan {
+        let at = |row: Row, most: f64| {
+            let load = move |rate: &Rate| Load::Rate { per_second: rate.per_second(most), share: rate.share() };
+            options.rates.iter().map(move |rate| Row { load: load(rate), ..row })
+        };
+        let rows = maxima.iter().flat_map(|&(row, most)| at(row, most)).collect();
+        Plan::of(rows, options, 0.75)
+    }
+
+    /// Shares this part of the time among the rows.
+    fn of(rows: Vec<Row>, options: &Options, part: f64) -> Plan {
         let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
-        let share = if options.quick { QUICK } else { FULL } / (rows.len() as u32 * rounds);
-        let share = share.min(LONGEST);
+        let time = if options.quick { QUICK } else { FULL }.mul_f64(part);
+        let share = (time / (rows.len() as u32 * rounds)).min(LONGEST);
         // Long enough for queues and tables to have grown to what they will hold.
         let warm = share / 3;
         let steady = options.seconds.map_or(share - warm, |seconds| seconds / rounds);
-        Ok(Plan { rows, rounds, span: Span { warm: warm.min(steady), steady } })
+        Plan { rows, rounds, span: Span { warm: warm.min(steady), steady } }
     }
 }
 
-fn rows(options: &Options) -> Vec<Row> {
+fn rows(options: &Options, windows: &[usize]) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     for &path in &options.paths {
-        for &window in &options.windows {
+        for &window in windows {
             for system in &options.systems {
                 for &idle in system.idles_on(path).iter().filter(|&idle| options.idles.contains(idle)) {
-                    rows.push(Row { system: system.name, path, idle, window, run: system.run });
+                    rows.push(Row { system: system.name, path, idle, load: Load::Window(window), run: system.run });
                 }
             }
         }
     }
-    rows
+    if rows.is_empty() {
+        return Err("no system goes that way: see --help for which has which paths".into());
+    }
+    Ok(rows)
 }

@@ -18,14 +18,11 @@ ringpost = how many times ringpost is ahead with the same idle policy: by p50 wi
 
 /// The whole report: machine, table, and how to read it.
 pub(crate) fn render(rows: &[Measured], plan: &Plan, cpus: &Cpus) -> String {
-    let mut out = String::new();
-    let (size, rounds, steady) = (payload::SIZE, plan.rounds, plan.span.steady.as_secs_f64());
-    let _ = writeln!(out, "{}, {} CPUs", machine(), cpus.len());
-    let _ = writeln!(out, "{size}-byte payload, 1 connection, median of {rounds} interleaved rounds of {steady:.2} s");
+    let mut out = title(plan, cpus);
     let _ = writeln!(out, "{HEAD}");
     let mut group = None;
     for row in rows {
-        let this = (row.row.path, row.row.window);
+        let this = (row.row.path, row.row.window());
         if group.is_some_and(|group| group != this) {
             out.push('\n');
         }
@@ -36,13 +33,23 @@ pub(crate) fn render(rows: &[Measured], plan: &Plan, cpus: &Cpus) -> String {
     out
 }
 
+/// What was measured where.
+pub(crate) fn title(plan: &Plan, cpus: &Cpus) -> String {
+    let (size, rounds, steady) = (payload::SIZE, plan.rounds, plan.span.steady.as_secs_f64());
+    format!(
+        "{}, {} CPUs\n{size}-byte payload, 1 connection, median of {rounds} interleaved rounds of {steady:.2} s\n",
+        machine(),
+        cpus.len(),
+    )
+}
+
 fn line(measured: &Measured, all: &[Measured]) -> String {
-    let Measured { row, median, p50_ns, rate: rates } = measured;
+    let Measured { row, median, p50_ns, rate: rates, .. } = measured;
     let ratio = ahead(measured, all).map_or("-".into(), |ratio| format!("{ratio:.2}"));
     format!(
         "{:<5} {:>6} {:<15} {:<8} | {:>9}  {:>9} .. {:<9} {:>9} | {:>9}  {:>8} .. {:<9} | {ratio:>7}",
         row.path.name(),
-        row.window,
+        row.window().unwrap_or(0),
         row.system,
         row.idle.name(),
         time(median.at(0.5)),
@@ -60,10 +67,10 @@ fn ahead(measured: &Measured, all: &[Measured]) -> Option<f64> {
     let Measured { row, median, .. } = measured;
     let same = |other: &&Measured| {
         other.row.system == "ringpost"
-            && (other.row.path, other.row.idle, other.row.window) == (row.path, row.idle, row.window)
+            && (other.row.path, other.row.idle, other.row.load) == (row.path, row.idle, row.load)
     };
     let ringpost = &all.iter().find(same)?.median;
-    let ratio = if row.window == 1 {
+    let ratio = if row.window() == Some(1) {
         median.at(0.5) as f64 / ringpost.at(0.5).max(1) as f64
     } else {
         ringpost.rate / median.rate
@@ -72,11 +79,11 @@ fn ahead(measured: &Measured, all: &[Measured]) -> Option<f64> {
 }
 
 /// Nanoseconds with three digits and a unit.
-fn time(nanos: u64) -> String {
+pub(crate) fn time(nanos: u64) -> String {
     scaled(nanos as f64, &["ns", "us", "ms", "s"])
 }
 
-fn rate(per_second: f64) -> String {
+pub(crate) fn rate(per_second: f64) -> String {
     scaled(per_second, &["/s", "k/s", "M/s", "G/s"])
 }
 

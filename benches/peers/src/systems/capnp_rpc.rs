@@ -63,7 +63,7 @@ fn run(run: &Run) -> Result<Meter, Error> {
             let mut system = RpcSystem::new(network(connect(address).await?, Side::Client), None);
             let client: echo::Client = system.bootstrap(Side::Server);
             spawn_local(system);
-            ask_all(run.window, run.span, async move |payload| {
+            ask_all(run.load, run.span, async move |payload| {
                 let mut request = client.echo_request();
                 request.get().init_payload(SIZE as u32).copy_from_slice(payload.as_bytes());
                 let answer = request.send().promise.await?;

@@ -9,16 +9,20 @@ use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
 
-use super::Run;
 use crate::Error;
 use crate::asking::differs;
+use crate::open_loop::{OpenLoop, WORKERS};
 use crate::payload::Payload;
-use crate::sample::{Meter, TimedMeter};
+use crate::sample::{Meter, Span, TimedMeter};
 
 /// Room for one read: several times what 512 frames take.
 pub(super) const READ: usize = 256 << 10;
 /// More than one encoded frame takes: at most 5 bytes of id, 1 of length, 64 of payload.
 const ENCODED: usize = 80;
+
+/// What an asking end says whose answering end is gone.
+pub(super) const CLOSED: &str = "the answering side closed";
+const UNKNOWN: &str = "an answer has an unknown id";
 
 /// An ask or its answer, which has the same id.
 #[derive(Serialize, Deserialize)]
@@ -66,7 +70,7 @@ impl Answering {
     }
 }
 
-/// The asking end: as many asks in flight as the window says.
+/// The asking end of a closed loop: as many asks in flight as the window says.
 pub(super) struct Asking {
     frames: Frames,
     meter: TimedMeter,
@@ -78,12 +82,12 @@ pub(super) struct Asking {
 
 impl Asking {
     /// Puts the first asks into `output`.
-    pub(super) fn start(run: &Run, output: &mut BytesMut) -> Result<Asking, Error> {
-        let meter = TimedMeter::start(run.span)?;
+    pub(super) fn start(window: usize, span: Span, output: &mut BytesMut) -> Result<Asking, Error> {
+        let meter = TimedMeter::start(span)?;
         let now = Instant::now();
-        let in_flight = vec![(Payload::numbered(0), now); run.window];
+        let in_flight = vec![(Payload::numbered(0), now); window];
         let mut asking = Asking { frames: Frames::new(), meter, in_flight, asked: 0 };
-        for id in 0..run.window {
+        for id in 0..window {
             asking.ask(id, now, output)?;
         }
         Ok(asking)
@@ -93,7 +97,7 @@ impl Asking {
     pub(super) fn take(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<bool, Error> {
         while let Some(Frame { id, payload }) = self.frames.next(input)? {
             let id = id as usize;
-            let (asked, sent) = *self.in_flight.get(id).ok_or("an answer has an unknown id")?;
+            let (asked, sent) = *self.in_flight.get(id).ok_or(UNKNOWN)?;
             if payload != asked {
                 return Err(differs());
             }
@@ -116,5 +120,58 @@ impl Asking {
     /// What was counted.
     pub(super) fn into_meter(self) -> Meter {
         self.meter.into_meter()
+    }
+}
+
+/// The asking end of an open loop: no tasks, but as many places as others have workers.
+pub(super) struct AskingAtRate {
+    frames: Frames,
+    open_loop: OpenLoop,
+    /// By id: what is in flight, and when it was due.
+    in_flight: Vec<Option<(Payload, Instant)>>,
+    /// The ids that are not in flight.
+    free: Vec<u32>,
+    /// Counts the asks, so that no two are alike.
+    asked: u64,
+}
+
+impl AskingAtRate {
+    /// Begins now.
+    pub(super) fn start(per_second: f64, span: Span) -> Result<AskingAtRate, Error> {
+        let open_loop = OpenLoop::new(Instant::now(), span, per_second)?;
+        let (in_flight, free) = (vec![None; WORKERS], (0..WORKERS as u32).collect());
+        Ok(AskingAtRate { frames: Frames::new(), open_loop, in_flight, free, asked: 0 })
+    }
+
+    /// Puts the asks that are due into `output`; false means all are asked and answered.
+    pub(super) fn put_due(&mut self, output: &mut BytesMut) -> Result<bool, Error> {
+        let now = Instant::now();
+        while let Some(&id) = self.free.last() {
+            let Some(due) = self.open_loop.take(now) else { break };
+            self.free.pop();
+            let payload = Payload::numbered(self.asked);
+            self.asked += 1;
+            self.in_flight[id as usize] = Some((payload, due));
+            self.frames.put(&Frame { id, payload }, output)?;
+        }
+        Ok(!self.open_loop.is_done(now)?)
+    }
+
+    /// Checks all answers in `input`.
+    pub(super) fn take(&mut self, input: &mut BytesMut) -> Result<(), Error> {
+        while let Some(Frame { id, payload }) = self.frames.next(input)? {
+            let (asked, due) = self.in_flight.get_mut(id as usize).and_then(Option::take).ok_or(UNKNOWN)?;
+            if payload != asked {
+                return Err(differs());
+            }
+            self.open_loop.answered(due, Instant::now());
+            self.free.push(id);
+        }
+        Ok(())
+    }
+
+    /// What was counted.
+    pub(super) fn into_meter(self) -> Meter {
+        self.open_loop.into_meter()
     }
 }

@@ -45,7 +45,7 @@ impl Message<Payload> for Echo {
 fn run(run: &Run) -> Result<Meter, Error> {
     let make = async || Ok(Echo::spawn_with_mailbox((), mailbox::unbounded()));
     let ask = async |echo: ActorRef<Echo>| {
-        ask_all(run.window, run.span, async move |payload| {
+        ask_all(run.load, run.span, async move |payload| {
             echo.ask(payload).await.map_err(|error| error.to_string().into())
         })
         .await

@@ -15,7 +15,7 @@ mod tonic;
 
 use crate::Error;
 use crate::cpus::Cpus;
-use crate::plan::{Idle, Path};
+use crate::plan::{Idle, Load, Path};
 use crate::sample::{Meter, Span};
 
 /// Measures a system once: starts it, asks, stops it.
@@ -37,8 +37,7 @@ pub(crate) struct System {
 pub(crate) struct Run<'a> {
     pub(crate) path: Path,
     pub(crate) idle: Idle,
-    /// Asks in flight.
-    pub(crate) window: usize,
+    pub(crate) load: Load,
     pub(crate) span: Span,
     pub(crate) cpus: &'a Cpus,
 }
@@ -54,6 +53,10 @@ pub(crate) const ALL: &[System] = &[
     kameo::SYSTEM,
     ractor::SYSTEM,
 ];
+
+/// ringpost and the two fastest peers: whose answers at given rates are looked at if nobody is named. README.md says
+/// how they were found.
+pub(crate) const FASTEST: &[System] = &[ringpost::SYSTEM, tokio::SYSTEM, tokio_uring::SYSTEM];
 
 impl System {
     /// The idle policies that make a row on this path; none if the system does not go there.

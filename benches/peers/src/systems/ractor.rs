@@ -46,7 +46,7 @@ impl Actor for Echo {
 fn run(run: &Run) -> Result<Meter, Error> {
     let make = async || Ok(Actor::spawn(None, Echo, ()).await?.0);
     let ask = async |echo: ActorRef<Ask>| {
-        ask_all(run.window, run.span, async move |payload| match echo.call(|reply| Ask(payload, reply), None).await {
+        ask_all(run.load, run.span, async move |payload| match echo.call(|reply| Ask(payload, reply), None).await {
             Ok(CallResult::Success(answer)) => Ok(answer),
             Ok(other) => Err(format!("{other:?}").into()),
             Err(error) => Err(error.to_string().into()),

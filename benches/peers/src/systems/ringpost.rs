@@ -4,7 +4,7 @@
 //! - The handler is `HandleSync`, as for anything that never waits.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::ringpost::{
     CallContext, CoreSet, Endpoint, EndpointRef, HandleSync, HandlerError, Handlers, Idle as RingpostIdle, RpcEnv,
@@ -13,9 +13,10 @@ use ::ringpost::{
 
 use super::{Run, System};
 use crate::Error;
-use crate::asking::Watch;
+use crate::asking::{Watch, ask_when_due};
+use crate::open_loop::{OpenLoop, WORKERS, yield_now};
 use crate::payload::Payload;
-use crate::plan::{Idle, Path};
+use crate::plan::{Idle, Load, Path};
 use crate::sample::{Meter, Span};
 
 pub(super) const SYSTEM: System = System { name: "ringpost", paths: &Path::ALL, idles: &Idle::ALL, run };
@@ -73,12 +74,16 @@ fn run(run: &Run) -> Result<Meter, Error> {
 }
 
 fn ask(env: &RpcEnv, echo: EndpointRef, run: &Run) -> Result<Meter, Error> {
-    let (window, span) = (run.window, run.span);
-    env.spawn_on(0, move || ask_on_core(echo, window, span))?.join()?
+    let span = run.span;
+    let asking = match run.load {
+        Load::Window(window) => env.spawn_on(0, move || ask_in_flight(echo, window, span))?,
+        Load::Rate { per_second, .. } => env.spawn_on(0, move || ask_at_rate(echo, per_second, span))?,
+    };
+    asking.join()?
 }
 
-/// The same as `asking::ask_all`, with ringpost's tasks instead of tokio's.
-async fn ask_on_core(echo: EndpointRef, window: usize, span: Span) -> Result<Meter, Error> {
+/// The same as in `asking`, with ringpost's tasks instead of tokio's.
+async fn ask_in_flight(echo: EndpointRef, window: usize, span: Span) -> Result<Meter, Error> {
     let watch = Rc::new(Watch::start(span)?);
     let tasks: Vec<_> = (0..window)
         .map(|lane| {
@@ -90,6 +95,24 @@ async fn ask_on_core(echo: EndpointRef, window: usize, span: Span) -> Result<Met
         task.await??;
     }
     watch.into_meter()
+}
+
+/// The same as in `asking`, with ringpost's tasks instead of tokio's.
+async fn ask_at_rate(echo: EndpointRef, per_second: f64, span: Span) -> Result<Meter, Error> {
+    let open_loop = Rc::new(OpenLoop::new(Instant::now(), span, per_second)?);
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|lane| {
+            let (open_loop, echo) = (Rc::clone(&open_loop), echo.clone());
+            ::ringpost::spawn(async move {
+                ask_when_due(&open_loop, lane, async |payload| Ok(echo.ask(payload).await?)).await
+            })
+        })
+        .collect();
+    open_loop.pace(|| (), yield_now).await?;
+    for worker in workers {
+        worker.await??;
+    }
+    Ok(Rc::try_unwrap(open_loop).map_err(|_| "a task outlived its result")?.into_meter())
 }
 
 /// Waits until all cores have ended: one that still runs would take its CPU from the next measurement.

@@ -58,7 +58,7 @@ fn run(run: &Run) -> Result<Meter, Error> {
             config.max_in_flight_requests = QUEUE;
             config.pending_request_buffer = QUEUE;
             let client = EchoClient::new(config, transport).spawn();
-            ask_all(run.window, run.span, async move |payload| {
+            ask_all(run.load, run.span, async move |payload| {
                 client.echo(context::current(), payload).await.map_err(|error: RpcError| error.into())
             })
             .await

@@ -3,48 +3,85 @@
 //! - The ring with IORING_SETUP_COOP_TASKRUN and SINGLE_ISSUER, which suit a ring that one pinned thread uses. Not
 //!   DEFER_TASKRUN: tokio-uring waits for the ring's file descriptor, which never wakes for such a ring.
 //! - The same buffers as the echo on tokio, owned by the kernel while it works on them.
-//! - It cannot spin: it submits when tokio is about to sleep.
+//! - It submits when tokio is about to sleep. What never rests asks the kernel for nothing (a NOP) again and again, so
+//!   that it is about to sleep all the time and never does.
 
+use std::cell::RefCell;
 use std::net::TcpListener;
 
 use ::tokio_uring::buf::BoundedBuf;
 use ::tokio_uring::net::TcpStream;
+use ::tokio_uring::no_op;
 use bytes::BytesMut;
 
-use super::frames::{Answering, Asking, READ};
+use super::frames::{Answering, Asking, AskingAtRate, CLOSED, READ};
 use super::{Run, System};
 use crate::Error;
-use crate::plan::{Idle, Path};
-use crate::sample::Meter;
+use crate::plan::{Idle, Load, Path};
+use crate::sample::{Meter, Span};
 use crate::threads::{listen, pair};
 
-pub(super) const SYSTEM: System = System { name: "tokio-uring", paths: &[Path::Tcp], idles: &[Idle::Park], run };
+pub(super) const SYSTEM: System =
+    System { name: "tokio-uring", paths: &[Path::Tcp], idles: &[Idle::Spin, Idle::Park], run };
 
 fn run(run: &Run) -> Result<Meter, Error> {
     let (listener, address) = listen()?;
-    pair(
-        run.cpus,
-        || on_uring(async { ask(std::net::TcpStream::connect(address)?, run).await }),
-        || on_uring(serve(listener)),
-    )
+    let ask = async || {
+        let stream = std::net::TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        let stream = TcpStream::from_std(stream);
+        match run.load {
+            Load::Window(window) => ask_in_flight(stream, window, run.span).await,
+            Load::Rate { per_second, .. } => ask_at_rate(stream, per_second, run.span).await,
+        }
+    };
+    pair(run.cpus, || on_uring(run.idle, ask()), || on_uring(run.idle, serve(listener)))
 }
 
-fn on_uring<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+fn on_uring<T>(idle: Idle, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let mut ring = ::tokio_uring::uring_builder();
     ring.setup_coop_taskrun().setup_single_issuer();
-    ::tokio_uring::Runtime::new(::tokio_uring::builder().uring_builder(&ring))?.block_on(work)
+    ::tokio_uring::Runtime::new(::tokio_uring::builder().uring_builder(&ring))?.block_on(async {
+        if idle == Idle::Spin {
+            ::tokio_uring::spawn(async { while no_op().await.is_ok() {} });
+        }
+        work.await
+    })
 }
 
-async fn ask(stream: std::net::TcpStream, run: &Run<'_>) -> Result<Meter, Error> {
-    stream.set_nodelay(true)?;
-    let stream = TcpStream::from_std(stream);
+async fn ask_in_flight(stream: TcpStream, window: usize, span: Span) -> Result<Meter, Error> {
     let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
-    let mut asking = Asking::start(run, &mut output)?;
+    let mut asking = Asking::start(window, span, &mut output)?;
     while asking.take(&mut input, &mut output)? {
         output = write(&stream, output).await?;
-        input = read(&stream, input).await?.ok_or("the answering side closed")?;
+        input = read(&stream, input).await?.ok_or(CLOSED)?;
     }
     Ok(asking.into_meter())
+}
+
+/// Writes what is due, and reads beside that.
+async fn ask_at_rate(stream: TcpStream, per_second: f64, span: Span) -> Result<Meter, Error> {
+    let asking = RefCell::new(AskingAtRate::start(per_second, span)?);
+    let reading = async {
+        let mut input = BytesMut::new();
+        loop {
+            input = read(&stream, input).await?.ok_or(CLOSED)?;
+            asking.borrow_mut().take(&mut input)?;
+        }
+    };
+    let writing = async {
+        let mut output = BytesMut::new();
+        while asking.borrow_mut().put_due(&mut output)? {
+            output = write(&stream, output).await?;
+            no_op().await?;
+        }
+        Ok(())
+    };
+    ::tokio::select! {
+        result = reading => result,
+        result = writing => result,
+    }
+    .map(|()| asking.into_inner().into_meter())
 }
 
 async fn serve(listener: TcpListener) -> Result<(), Error> {

@@ -99,7 +99,7 @@ fn run(run: &Run) -> Result<Meter, Error> {
                 .connect()
                 .await?;
             let client = EchoClient::new(channel);
-            ask_all(run.window, run.span, async move |payload| {
+            ask_all(run.load, run.span, async move |payload| {
                 let message = EchoMessage { payload: Bytes::copy_from_slice(payload.as_bytes()) };
                 let answer = client.clone().echo(message).await?;
                 Payload::from_slice(&answer.get_ref().payload)
