@@ -3,6 +3,7 @@
 //! Each thread runs a tokio runtime of one thread, the kind that suits a pinned thread best: no other thread steals
 //! its tasks, and a wake within it is no system call.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::{self, ScopedJoinHandle};
 
@@ -86,7 +87,7 @@ pub(crate) fn on_one<R>(
     })
 }
 
-/// Runs both sides, each on its CPU, to their end.
+/// Runs both sides, each on its CPU, to their end. The asking side may leave with answers unread.
 pub(crate) fn pair(
     cpus: &Cpus,
     ask: impl FnOnce() -> Result<Meter, Error> + Send,
@@ -95,12 +96,19 @@ pub(crate) fn pair(
     thread::scope(|scope| {
         let answering = scope.spawn(|| cpus.pinned(ANSWERING, answer));
         let asking = scope.spawn(|| cpus.pinned(ASKING, ask));
-        match (join(asking), join(answering)) {
+        match (join(asking), join(answering).or_else(unless_left)) {
             (Ok(meter), Ok(())) => Ok(meter),
             (Err(asked), Err(answered)) => Err(format!("asking: {asked}; answering: {answered}").into()),
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
     })
+}
+
+/// Passes over what an answering side says whose asking side has left: answers that nobody read reset the connection.
+fn unless_left(error: Error) -> Result<(), Error> {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let left = matches!(kind, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
+    if left { Ok(()) } else { Err(error) }
 }
 
 fn join<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
@@ -140,4 +148,18 @@ pub(crate) async fn accept(listener: &TcpListener) -> Result<TcpStream, Error> {
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_asking_side_that_leaves_is_no_failure_of_the_answering_side() {
+        for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe] {
+            assert!(unless_left(io::Error::from(kind).into()).is_ok(), "{kind}");
+        }
+        assert!(unless_left(io::Error::from(io::ErrorKind::TimedOut).into()).is_err());
+        assert!(unless_left("cannot pin a thread to CPU 1".into()).is_err());
+    }
 }
