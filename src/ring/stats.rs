@@ -12,7 +12,7 @@ pub struct RingStats {
     pub cq_overflows: u64,
     /// Receives that ended because no provided buffer was free.
     pub buffer_starvations: u64,
-    /// Looks at sockets that are received by probes, one system call each.
+    /// Looks at sockets that are received by probes, or ahead of the kernel, one system call each.
     pub probes: u64,
     /// Multishot requests armed again by the ring itself.
     pub rearms: u64,

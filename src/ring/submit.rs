@@ -29,6 +29,13 @@ impl Ring {
         !queue.is_empty() || queue.taskrun() || queue.cq_overflow() || !self.backlog.is_empty() || self.can_feed()
     }
 
+    /// Whether the kernel has completed something that has not been reaped, be it that it did not fit the queue.
+    #[inline]
+    pub(super) fn has_unreaped(&self) -> bool {
+        // SAFETY: as in `wants_enter`.
+        self.has_completions() || unsafe { self.io.io.submission_shared() }.cq_overflow()
+    }
+
     /// Hands all queued requests to the kernel and lets it post what has completed. Never blocks: one enter, or more if
     /// the requests do not fit the submission queue.
     ///

@@ -17,6 +17,16 @@ use crate::wire::handshake::{Hello, HelloError, VERSION};
 /// A send that took longer than this, 10 ms, has kept what is behind it waiting for long.
 const STALE_NS: u64 = 10_000_000;
 
+/// What is to be sent over a connection.
+pub struct Outgoing {
+    /// The connection.
+    pub id: ConnectionId,
+    /// Frames.
+    pub bytes: Vec<u8>,
+    /// We opened the connection: asks leave over it and answers come.
+    pub is_dialled: bool,
+}
+
 impl Shard {
     /// Whether this core has as many connections as it may.
     pub fn has_all_connections(&self) -> bool {
@@ -266,7 +276,7 @@ impl Shard {
 
     /// The next connection with something to send, and what.
     #[inline]
-    pub fn next_send(&self) -> Option<(ConnectionId, Vec<u8>)> {
+    pub fn next_send(&self) -> Option<Outgoing> {
         loop {
             let id = self.dirty.borrow_mut().pop()?;
             let mut connections = self.connections.borrow_mut();
@@ -277,7 +287,8 @@ impl Shard {
             }
             if let Some(bytes) = connection.writer.start_send(self.clock()) {
                 self.count(|counters| counters.bytes_out += bytes.len() as u64);
-                return Some((id, bytes));
+                let is_dialled = connection.role != Role::Accepted;
+                return Some(Outgoing { id, bytes, is_dialled });
             }
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::connections::Outgoing;
 use super::early::EARLY_PER_TURN;
 use super::node::{Ending, Injected};
 use super::placement::HandedOver;
@@ -310,7 +311,11 @@ impl Core {
         // What they caused in turn is kept in the buffer that has grown already.
         actions.append(&mut self.shard.actions.borrow_mut());
         self.shard.actions.replace(actions);
-        while let Some((id, bytes)) = self.shard.next_send() {
+        let may_probe = self.may_probe();
+        while let Some(Outgoing { id, bytes, is_dialled }) = self.shard.next_send() {
+            if is_dialled && may_probe {
+                self.probes.asked(socket(id));
+            }
             if let Err(bytes) = self.ring.send(socket(id), bytes) {
                 // The socket is being closed.
                 self.shard.spares.borrow_mut().give(bytes);

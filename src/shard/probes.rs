@@ -19,6 +19,9 @@ const LOOKS: u32 = 256;
 /// system call when they do. A core that spins has nothing better to do than to look itself: a look that finds bytes has
 /// received them. So the few connections that keep a core busy with short messages are probed, and all others are left
 /// to the kernel; likewise those few before the core sleeps, and when they fall silent.
+///
+/// A core with many connections but a single ask under way knows as well who is about to talk. It looks there while the
+/// kernel receives, so that nothing has to be changed for a single answer.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     /// At most [`MOST`], the one that brought something last in front.
@@ -27,6 +30,12 @@ pub(super) struct Probes {
     pieces: u64,
     /// Looks since the last of them.
     looks: u32,
+    /// The connection that was asked last and has brought nothing since.
+    asked: Option<SocketId>,
+    /// Looks at it.
+    waited: u32,
+    /// The last piece was part of a stream, as the next one may be.
+    streaming: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +59,9 @@ impl Probes {
     pub(super) fn received(&mut self, ring: &mut Ring, id: SocketId, len: usize) {
         self.pieces += 1;
         self.looks = 0;
-        if len > SHORT {
+        self.asked.take_if(|asked| *asked == id);
+        self.streaming = len > SHORT;
+        if self.streaming {
             return self.forget(ring, id);
         }
         match self.recent.iter().position(|talker| talker.id == id) {
@@ -67,6 +78,27 @@ impl Probes {
             ring.recv_by_probe(id);
         }
         self.drop_silent(ring);
+    }
+
+    /// Something that may be answered leaves over a connection.
+    #[inline]
+    pub(super) fn asked(&mut self, id: SocketId) {
+        let is_probed = self.recent.iter().any(|talker| talker.id == id && talker.is_probed());
+        self.asked = (!is_probed && !self.streaming).then_some(id);
+        self.waited = 0;
+    }
+
+    /// Looks at the connection that was asked last, unless it has answered; what has come is put at the end of `out`.
+    /// False if there is no such connection.
+    #[inline]
+    pub(super) fn look_for_answer(&mut self, ring: &mut Ring, out: &mut Vec<Completion>) -> bool {
+        let Some(id) = self.asked else { return false };
+        self.waited += 1;
+        // One that is closed, or does not receive for now, is not looked at.
+        if self.waited > LOOKS || !ring.recv_ahead(id, out) {
+            self.asked = None;
+        }
+        self.asked.is_some()
     }
 
     fn forget(&mut self, ring: &mut Ring, id: SocketId) {
@@ -100,12 +132,14 @@ impl Probes {
     /// Leaves all connections to the kernel.
     pub(super) fn end(&mut self, ring: &mut Ring) {
         self.looks = 0;
+        self.asked = None;
         self.recent.drain(..).for_each(|talker| ring.recv_unprobed(talker.id));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -115,7 +149,7 @@ mod tests {
         ring: Ring,
         probes: Probes,
         /// The other ends.
-        _theirs: Vec<UnixStream>,
+        theirs: Vec<UnixStream>,
         ours: Vec<SocketId>,
     }
 
@@ -130,7 +164,7 @@ mod tests {
                 theirs.push(far);
             }
             ours.iter().for_each(|id| ring.recv(*id));
-            Stage { ring, probes: Probes::default(), _theirs: theirs, ours }
+            Stage { ring, probes: Probes::default(), theirs, ours }
         }
 
         fn received(&mut self, connection: usize) {
@@ -140,6 +174,10 @@ mod tests {
         /// Whether the ring probes it.
         fn is_probed(&mut self, connection: usize) -> bool {
             self.ring.probe(self.ours[connection], &mut Vec::new())
+        }
+
+        fn looks_for_answer(&mut self) -> bool {
+            self.probes.look_for_answer(&mut self.ring, &mut Vec::new())
         }
 
         fn probed(&mut self) -> Vec<usize> {
@@ -195,6 +233,49 @@ mod tests {
         assert!(!stage.is_probed(0));
         (0..10 * STREAK).for_each(|_| stage.probes.received(&mut stage.ring, stage.ours[0], SHORT + 1));
         assert!(!stage.is_probed(0));
+    }
+
+    #[test]
+    fn the_connection_that_was_asked_last_is_looked_at_until_it_answers_or_falls_silent() {
+        let mut stage = Stage::with(3);
+        assert!(!stage.looks_for_answer());
+        (0..3).for_each(|connection| stage.probes.asked(stage.ours[connection]));
+        assert!(stage.looks_for_answer());
+        stage.received(0);
+        assert!(stage.looks_for_answer(), "another one has brought something");
+        stage.received(2);
+        assert!(!stage.looks_for_answer());
+        stage.probes.asked(stage.ours[1]);
+        (0..LOOKS).for_each(|_| assert!(stage.looks_for_answer()));
+        assert!(!stage.looks_for_answer());
+        stage.probes.asked(stage.ours[1]);
+        stage.ring.stop_recv(stage.ours[1]);
+        assert!(!stage.looks_for_answer());
+    }
+
+    #[test]
+    fn an_answer_is_found_before_the_kernel_tells_of_it() {
+        let mut stage = Stage::with(1);
+        stage.probes.asked(stage.ours[0]);
+        stage.theirs[0].write_all(b"answer").unwrap();
+        let mut found = Vec::new();
+        assert!(stage.probes.look_for_answer(&mut stage.ring, &mut found));
+        assert!(matches!(&found[..], [Completion::Received { chunk, .. }] if stage.ring.bytes(chunk) == b"answer"));
+    }
+
+    #[test]
+    fn answers_behind_a_stream_and_of_probed_connections_are_not_looked_for() {
+        let mut stage = Stage::with(2);
+        stage.probes.received(&mut stage.ring, stage.ours[0], SHORT + 1);
+        stage.probes.asked(stage.ours[0]);
+        assert_eq!(stage.probes.asked, None);
+        (0..STREAK).for_each(|_| stage.received(1));
+        stage.probes.asked(stage.ours[1]);
+        assert_eq!(stage.probes.asked, None);
+        stage.probes.asked(stage.ours[0]);
+        assert_eq!(stage.probes.asked, Some(stage.ours[0]));
+        stage.probes.end(&mut stage.ring);
+        assert_eq!(stage.probes.asked, None);
     }
 
     #[test]

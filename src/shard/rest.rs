@@ -67,6 +67,8 @@ impl Core {
     /// Looks at memory, and at probed connections, until something has arrived; false if the time is up first.
     fn spin(&mut self, until: u64) -> io::Result<bool> {
         let timer = self.shard.next_deadline().unwrap_or(u64::MAX);
+        // With more under way, the kernel has more to tell than a look finds.
+        let awaits_one = self.shard.pending.borrow().len() == 1;
         let mut look = 0u32;
         loop {
             // It may spin for hours: the count only paces the looks at the clock.
@@ -74,16 +76,21 @@ impl Core {
             if self.ring.has_completions() || self.something_arrived() {
                 return Ok(true);
             }
+            // Before the kernel is entered for it: that takes longer.
+            let awaited = awaits_one && self.probes.look_for_answer(&mut self.ring, &mut self.completions);
+            if !self.completions.is_empty() {
+                return Ok(true);
+            }
             if self.ring.wants_enter() {
                 self.ring.submit()?;
                 return Ok(true);
             }
-            // Such a look takes as long as many at memory.
             let probed = self.probes.look(&mut self.ring, &mut self.completions);
             if !self.completions.is_empty() {
                 return Ok(true);
             }
-            if probed || look.is_multiple_of(LOOKS_PER_CLOCK) {
+            // Such looks take as long as many at memory.
+            if probed || awaited || look.is_multiple_of(LOOKS_PER_CLOCK) {
                 let now = self.tick();
                 if now >= timer {
                     return Ok(true);

@@ -119,6 +119,114 @@ fn the_bytes_of_a_stream_stay_in_order_while_the_way_of_receiving_changes() {
     }
 }
 
+/// Looks ahead of the kernel until something has come.
+fn look_ahead(ring: &mut Ring, connection: SocketId) -> Vec<Completion> {
+    let end = Instant::now() + LIMIT;
+    let mut found = Vec::new();
+    while found.is_empty() {
+        assert!(Instant::now() < end, "nothing came: {:?}", ring.stats());
+        assert!(ring.recv_ahead(connection, &mut found), "the kernel receives for it");
+    }
+    found
+}
+
+#[test]
+fn bytes_that_are_received_ahead_of_the_kernel_come_once_and_the_end_is_the_kernels_to_tell() {
+    let mut ring = ring(&small());
+    let (connection, mut theirs) = adopted(&mut ring);
+    ring.recv(connection);
+    assert!(turn(&mut ring).is_empty());
+    for round in 0..10_u8 {
+        theirs.write_all(&[round; 3]).unwrap();
+        let found = look_ahead(&mut ring, connection);
+        assert_eq!(bytes(&mut ring, found), [round; 3]);
+        assert!(turn(&mut ring).is_empty(), "nothing is left for the kernel");
+    }
+    theirs.write_all(b"the kernel's").unwrap();
+    let found = next(&mut ring);
+    assert_eq!(bytes(&mut ring, found), b"the kernel's", "its receive is armed still");
+    drop(theirs);
+    let mut found = Vec::new();
+    for _ in 0..100 {
+        assert!(ring.recv_ahead(connection, &mut found) && found.is_empty(), "{found:?}");
+    }
+    assert!(matches!(next(&mut ring)[..], [Completion::Eof { socket }] if socket == connection));
+    assert!(!ring.recv_ahead(connection, &mut found), "it has ended");
+    close(&mut ring, connection);
+    assert_eq!((ring.open_sockets(), ring.free_buffers()), (0, 8));
+}
+
+#[test]
+fn an_error_that_is_found_ahead_of_the_kernel_is_told() {
+    let mut ring = ring(&small());
+    let (connection, theirs) = adopted(&mut ring);
+    ring.recv(connection);
+    assert!(turn(&mut ring).is_empty());
+    socket2::SockRef::from(&theirs).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(theirs);
+    let found = look_ahead(&mut ring, connection);
+    let [Completion::RecvEnded { socket, reason: RecvEnd::Error(error) }] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((*socket, error.raw_os_error()), (connection, Some(libc::ECONNRESET)));
+    close(&mut ring, connection);
+    assert_eq!(ring.open_sockets(), 0);
+}
+
+#[test]
+fn only_a_socket_that_the_kernel_receives_for_is_received_ahead_of_it() {
+    let mut ring = ring(&small());
+    let (connection, mut theirs) = adopted(&mut ring);
+    theirs.write_all(b"x").unwrap();
+    let mut found = Vec::new();
+    assert!(!ring.recv_ahead(connection, &mut found), "it does not receive");
+    ring.recv(connection);
+    ring.recv_by_probe(connection);
+    assert!(!ring.recv_ahead(connection, &mut found), "it is probed");
+    ring.stop_recv(connection);
+    assert!(!ring.recv_ahead(connection, &mut found), "it was stopped");
+    assert!(found.is_empty() && ring.stats().probes == 0);
+}
+
+#[test]
+fn bytes_that_are_received_ahead_of_the_kernel_never_overtake_those_that_it_has_received() {
+    const LEN: usize = 1 << 20;
+    // A queue of two completions overflows: what the kernel has received then lies aside.
+    for cq_entries in [2, 64] {
+        let mut ring = ring(&RingConfig { sq_entries: 2, cq_entries, buffers: 64, buffer_size: 1000 });
+        let (connection, theirs) = adopted(&mut ring);
+        ring.recv(connection);
+        let sender = writer(theirs, pattern(3, LEN));
+        let end = Instant::now() + LIMIT;
+        let (mut at, mut completions) = (0, Vec::new());
+        for round in 0_usize.. {
+            assert!(Instant::now() < end, "{at} bytes came: {:?}", ring.stats());
+            if round % 3 != 0 {
+                ring.submit().unwrap();
+            }
+            // Now and then twice without an enter between, when the queue has been emptied and what lies aside is next.
+            for _ in 0..1 + round % 2 {
+                ring.recv_ahead(connection, &mut completions);
+                ring.reap(&mut completions);
+            }
+            for completion in completions.drain(..) {
+                let Completion::Received { chunk, .. } = completion else { panic!("{completion:?}") };
+                let part = ring.bytes(&chunk);
+                assert!(part.iter().zip(at..).all(|(byte, at)| *byte == pattern_at(3, at)), "behind {at} bytes");
+                at += part.len();
+                ring.release(chunk);
+            }
+            if at == LEN {
+                break;
+            }
+            thread::yield_now();
+        }
+        drop(sender.join().unwrap());
+        let stats = ring.stats();
+        assert!(stats.probes > 0 && (cq_entries > 2 || stats.cq_overflows > 0), "{stats:?}");
+        close(&mut ring, connection);
+        assert_eq!((ring.open_sockets(), ring.free_buffers()), (0, 64));
+    }
+}
+
 #[test]
 fn a_stop_of_a_probed_receive_is_told_once() {
     let mut ring = ring(&small());
