@@ -6,8 +6,12 @@ use crate::wire::handshake::{Hello, HelloError, MAX_HELLO};
 /// Capacity that a reassembly buffer may keep once its frame is done, in bytes.
 const KEEP: usize = 64 * 1024;
 
-/// What a frame that is being reassembled may take up beyond what has arrived, in bytes.
+/// What a frame that is being reassembled may take up beyond what has arrived, in bytes; as much again as has arrived if
+/// that is more.
 const STEP: usize = 64 * 1024;
+
+/// The size of a page, in bytes.
+const PAGE: usize = 4096;
 
 /// Turns received bytes into a hello and frames.
 ///
@@ -96,11 +100,26 @@ impl Reader {
     fn reassemble(&mut self, input: &mut &[u8]) -> Result<bool, FrameError> {
         self.take(4, input);
         let Some(length) = frame_length(&self.partial, self.max_frame)? else { return Ok(false) };
-        // Memory follows the bytes that have really come, not those that are claimed.
-        let missing = length - self.partial.len();
-        self.partial.reserve(missing.min(input.len().max(STEP)));
+        if self.partial.capacity() < length.min(self.partial.len() + input.len()) {
+            self.grow(length, input.len());
+        }
         self.take(length, input);
         Ok(self.partial.len() == length)
+    }
+
+    /// Makes room in `partial` for a frame of `length` bytes, or for a part of it that has room for `coming` bytes more:
+    /// memory follows the bytes that have really come, not those that are claimed.
+    ///
+    /// Unless it is small, the capacity is whole pages and a half. The payload is copied next, as a rule into a block that
+    /// the allocator puts close by. Payloads are often whole pages too; if this block was just as long, the other would
+    /// begin a few bytes ahead of the payload, modulo the size of a page, and AMD's Zen 4 copies such blocks 15 times
+    /// slower where the C library uses `rep movsb`, as glibc 2.36 does.
+    #[cold]
+    fn grow(&mut self, length: usize, coming: usize) {
+        let arrived = self.partial.len();
+        let wanted = length.min(arrived + STEP.max(arrived).max(coming));
+        let capacity = if wanted < 2 * PAGE { wanted } else { wanted.next_multiple_of(PAGE) + PAGE / 2 };
+        self.partial.reserve_exact(capacity - arrived);
     }
 
     /// Fills `partial` up to `goal` bytes as far as `input` goes.
@@ -211,6 +230,43 @@ mod tests {
                 });
                 assert!(matches!(outcome, Err(ProtocolError::Frame(_))), "{bad}");
                 assert!(reader.partial.capacity() < 100);
+            }
+        }
+    }
+
+    /// The capacity of the reassembly buffer after each piece of what a frame of `size` bytes takes.
+    fn capacities(size: usize) -> Vec<(usize, usize)> {
+        let bytes = stream(&[size]);
+        let (hello, frame) = bytes.split_at(stream(&[]).len());
+        let mut reader = Reader::new(1 << 20);
+        assert!(reader.next(&mut &*hello).unwrap().is_some());
+        let pieces = frame[..frame.len() - 1].chunks(16 << 10);
+        let mut come = 0;
+        let after = pieces.map(|mut piece| {
+            come += piece.len();
+            assert!(reader.next(&mut piece).unwrap().is_none());
+            (come, reader.partial.capacity())
+        });
+        after.collect()
+    }
+
+    #[test]
+    fn memory_follows_what_has_come() {
+        let after = capacities(1 << 19);
+        for (come, capacity) in &after {
+            assert!(*capacity <= come + STEP.max(*come) + 2 * PAGE, "{capacity} for {come}");
+        }
+        let mut sizes: Vec<_> = after.into_iter().map(|(_, capacity)| capacity).collect();
+        sizes.dedup();
+        assert!(sizes.len() <= 5, "it moves seldom: {sizes:?}");
+        assert_eq!(capacities(100), [(115, 116)], "a small frame takes up no more than its size");
+    }
+
+    #[test]
+    fn the_block_behind_a_large_frame_begins_half_a_page_away_from_it() {
+        for size in [8 << 10, 40_000, 64 << 10, 256 << 10, 1 << 19] {
+            for (_, capacity) in capacities(size) {
+                assert_eq!(capacity % PAGE, PAGE / 2, "{size}");
             }
         }
     }
