@@ -65,25 +65,34 @@ impl Reader {
         !self.partial.is_empty() && !self.spent
     }
 
-    /// The next thing in `input`, which is advanced past it; `None` once all of `input` is used up.
+    /// Whether the peer's first words have been read: from then on there are only frames.
     #[inline]
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// The next thing in `input`, which is advanced past it; `None` once all of `input` is used up.
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Incoming<'a>>, ProtocolError> {
         if !self.greeted {
             return Ok(self.hello(input)?.map(Incoming::Hello));
         }
+        let frame = self.next_frame(input)?;
+        Ok(frame.map(Frame::parse).transpose()?.map(Incoming::Frame))
+    }
+
+    /// The bytes of the next frame in `input`, which is advanced past it; `None` once all of `input` is used up. Only after
+    /// the hello.
+    #[inline]
+    pub fn next_frame<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<&'a [u8]>, FrameError> {
         if self.spent {
-            self.spent = false;
-            self.partial.clear();
-            if self.partial.capacity() > KEEP {
-                self.partial = Vec::new();
-            }
+            self.forget_spent();
         }
         if self.partial.is_empty() {
             if let Some(length) = frame_length(input, self.max_frame)?
                 && let Some((frame, rest)) = input.split_at_checked(length)
             {
                 *input = rest;
-                return Ok(Some(Incoming::Frame(Frame::parse(frame)?)));
+                return Ok(Some(frame));
             }
             if input.is_empty() {
                 return Ok(None);
@@ -93,7 +102,15 @@ impl Reader {
             return Ok(None);
         }
         self.spent = true;
-        Ok(Some(Incoming::Frame(Frame::parse(&self.partial)?)))
+        Ok(Some(&self.partial))
+    }
+
+    fn forget_spent(&mut self) {
+        self.spent = false;
+        self.partial.clear();
+        if self.partial.capacity() > KEEP {
+            self.partial = Vec::new();
+        }
     }
 
     /// Moves bytes to `partial`; true once it holds one whole frame.
@@ -130,7 +147,8 @@ impl Reader {
         *input = rest;
     }
 
-    fn hello(&mut self, input: &mut &[u8]) -> Result<Option<Hello>, HelloError> {
+    /// The peer's first words, once they are whole; `input` is advanced past what was used of it.
+    pub fn hello(&mut self, input: &mut &[u8]) -> Result<Option<Hello>, HelloError> {
         if input.is_empty() {
             return Ok(None);
         }

@@ -236,10 +236,20 @@ impl Shard {
             self.keep_way_back(connection.role);
         }
         self.mark_dirty(connection);
-        if self.is_hopeless(connection) {
+        if self.is_congested_by(connection) {
             drop(connections);
             self.close_slow_peer(id);
         }
+    }
+
+    /// Much waits for a peer: whoever reads from it is to stop. Whether it is to be closed.
+    #[inline]
+    fn is_congested_by(&self, connection: &Connection) -> bool {
+        if connection.writer.backlog() <= self.node.config.outbox_bytes {
+            return false;
+        }
+        self.stirred.set(true);
+        self.is_hopeless(connection)
     }
 
     /// Whether much waits for a peer that has not taken the last send for a while. Reading stops at
@@ -289,7 +299,7 @@ impl Shard {
                     self.keep_way_back(connection.role);
                 }
                 self.mark_dirty(connection);
-                hopeless = self.is_hopeless(connection);
+                hopeless = self.is_congested_by(connection);
             }
         }
         spares.give(bytes);

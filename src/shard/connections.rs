@@ -10,8 +10,9 @@ use crate::dispatch::event::Event;
 use crate::dispatch::reply_path::ReplyPath;
 use crate::net::connection::{Connection, End, Phase, Role};
 use crate::net::connection_id::ConnectionId;
-use crate::net::reader::{Incoming, ProtocolError, Reader};
+use crate::net::reader::{ProtocolError, Reader};
 use crate::net::remote::Remote;
+use crate::wire::frame::Frame;
 use crate::wire::handshake::{Hello, HelloError, VERSION};
 
 /// A send that took longer than this, 10 ms, has kept what is behind it waiting for long.
@@ -95,22 +96,39 @@ impl Shard {
     /// Handles bytes that arrived at the time `arrived`.
     fn read(&self, id: ConnectionId, mut bytes: &[u8], arrived: u64, path: &Rc<dyn ReplyPath>) {
         let Some((mut reader, role)) = self.take_reader(id, bytes) else { return self.refuse_early_bytes(id) };
-        let problem = loop {
-            if self.is_congested(id, bytes, arrived) {
-                break None;
-            }
-            match reader.next(&mut bytes) {
-                Ok(Some(Incoming::Frame(frame))) => self.on_frame(id, role, frame, arrived, path),
-                Ok(Some(Incoming::Hello(hello))) => self.on_hello(id, &hello, bytes.is_empty()),
-                Ok(None) => break None,
-                Err(problem) => break Some(problem),
-            }
-        };
+        let problem = self.read_all(id, role, &mut reader, &mut bytes, arrived, path).err();
         if let Some(connection) = self.connections.borrow_mut().get(id) {
             connection.reader = Some(reader);
         }
         if let Some(problem) = problem {
             self.on_protocol_error(id, &problem);
+        }
+    }
+
+    /// Handles what is in `bytes`, up to where reading has to stop.
+    #[inline]
+    fn read_all(
+        &self,
+        id: ConnectionId,
+        role: Role,
+        reader: &mut Reader,
+        bytes: &mut &[u8],
+        arrived: u64,
+        path: &Rc<dyn ReplyPath>,
+    ) -> Result<(), ProtocolError> {
+        self.stirred.set(true);
+        loop {
+            if self.stirred.replace(false) && self.is_congested(id, bytes, arrived) {
+                return Ok(());
+            }
+            if !reader.is_greeted() {
+                let Some(hello) = reader.hello(bytes)? else { return Ok(()) };
+                self.on_hello(id, &hello, bytes.is_empty());
+                self.stirred.set(true);
+                continue;
+            }
+            let Some(frame) = reader.next_frame(bytes)? else { return Ok(()) };
+            self.on_frame(id, role, Frame::parse(frame)?, arrived, path);
         }
     }
 
@@ -138,7 +156,7 @@ impl Shard {
         Some((connection.reader.take()?, connection.role))
     }
 
-    /// Stops reading if the peer does not read its answers; what is left of `bytes` is kept for later.
+    /// Whether reading has to stop, and stops it if the peer does not read its answers; what is left of `bytes` is kept for later.
     #[inline]
     fn is_congested(&self, id: ConnectionId, bytes: &[u8], arrived: u64) -> bool {
         let mut connections = self.connections.borrow_mut();
@@ -310,6 +328,7 @@ impl Shard {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id).filter(|c| c.phase != Phase::Closing) else { return };
         connection.phase = Phase::Closing;
+        self.stirred.set(true);
         if let Some(timer) = connection.timer.take() {
             self.disarm(timer);
         }

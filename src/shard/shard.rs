@@ -86,6 +86,8 @@ pub struct Shard {
     pub sleepers: RefCell<Sleepers>,
     /// For the core, at the end of the turn.
     pub actions: RefCell<Vec<Action>>,
+    /// A connection was closed, or much waits for a peer: who reads looks whether that is its own.
+    pub(super) stirred: Cell<bool>,
     /// Connections with something to send.
     pub dirty: RefCell<Vec<ConnectionId>>,
     /// The message that waits for its asker.
@@ -124,6 +126,7 @@ impl Shard {
             timers: RefCell::new(TimerWheel::new(clock)),
             sleepers: RefCell::default(),
             actions: RefCell::default(),
+            stirred: Cell::new(false),
             dirty: RefCell::default(),
             early: EarlyAsk::default(),
             home: Arc::new(Home { node: node.clone(), core }),

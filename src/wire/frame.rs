@@ -386,8 +386,9 @@ pub fn frame_length(bytes: &[u8], limit: u32) -> Result<Option<usize>, FrameErro
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the one frame that takes up all of `bytes`.
-    #[inline]
+    /// Reads the one frame that takes up all of `bytes`. Inlined, so that the frame need not be put together for whoever
+    /// takes it apart at once.
+    #[inline(always)]
     pub fn parse(bytes: &'a [u8]) -> Result<Frame<'a>, FrameError> {
         let Some((header, rest)) = bytes.split_first_chunk::<REPLY_HEADER>() else {
             return Err(FrameError::TooShort(bytes.len() as u32));
