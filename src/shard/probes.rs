@@ -9,7 +9,7 @@ const STREAK: u32 = 8;
 /// Pieces of other connections, after which one that was silent meanwhile is not probed any more.
 const PATIENCE: u64 = 64;
 /// A piece longer than this, in bytes, is part of a stream, of which the kernel brings more at a time than a look does.
-const SHORT: usize = 2048;
+const SHORT: usize = 4096;
 /// Looks in a row that found nothing, after which no connection is probed any more: a tenth of a millisecond or so.
 const LOOKS: u32 = 256;
 
