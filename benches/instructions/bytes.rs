@@ -1,6 +1,6 @@
 //! Bytes on their way out and in, without a core.
 
-use ringpost::net::reader::{Incoming, Reader};
+use ringpost::net::reader::Reader;
 use ringpost::wire::codec;
 use ringpost::wire::frame::{Draft, EndpointId, Frame, RequestHead, Route, Target};
 use ringpost::wire::message::Message;
@@ -58,8 +58,8 @@ fn exchange(count: u64, piece: usize, write: fn(&mut Vec<u8>, u64) -> Result<(),
             write(&mut bytes, request)?;
         }
         for mut input in bytes.chunks(piece.min(bytes.len())) {
-            while let Some(incoming) = reader.next(&mut input)? {
-                let Incoming::Frame(Frame::Request { payload, .. } | Frame::Reply { payload, .. }) = incoming else {
+            while let Some(frame) = reader.next_frame(&mut input)? {
+                let (Frame::Request { payload, .. } | Frame::Reply { payload, .. }) = Frame::parse(frame)? else {
                     return Err("another frame than was written".into());
                 };
                 if codec::decode::<Words>(payload)? != WORDS {
