@@ -29,8 +29,9 @@ use crate::wire::message::{Ask, Message, OneWay};
 /// A handle on an endpoint, wherever it lives: cheap to clone, usable from any thread, and able to travel inside
 /// messages.
 ///
-/// On the thread of a core of its env, an ask takes the short way: a value moved into an inbox of the same core, a
-/// value moved through a lane to another, or bytes written straight into the core's connection. From any other thread
+/// On the thread of a core of its env, an ask takes the short way: a handler of the same core that is called when the
+/// answer is awaited, or a value moved into its inbox if it or others are busy; a value moved through a lane to another
+/// core; or bytes written straight into the core's connection. From any other thread
 /// it goes through one of the env's cores.
 ///
 /// A ref to an endpoint of a peer means whoever has the name there. After the name has got a new holder, one ask more may

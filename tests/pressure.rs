@@ -202,6 +202,7 @@ fn nothing_is_lost_with_two_receive_buffers_and_sixteen_completions() {
     const CONNECTIONS: usize = 24;
     const TASKS: usize = 4;
     const ASKS: usize = 12;
+    const MOST_ROUNDS: usize = 20;
     let _alone = alone();
     bounded(|| {
         let tiny = Config { receive_buffers: 2, receive_buffer_bytes: 4096, completions: 16, ..config() };
@@ -210,21 +211,28 @@ fn nothing_is_lost_with_two_receive_buffers_and_sixteen_completions() {
         let port = address(&server).port();
         let uri = |i| format!("ringpost://echo@127.2.0.{}:{port}", i + 1);
         let refs: Vec<_> = (0..CONNECTIONS).map(|i| client.endpoint_ref(&uri(i)).unwrap()).collect();
-        on_core(&client, move || async move {
-            let mut tasks = Vec::new();
-            for (number, echo) in refs.into_iter().cycle().take(CONNECTIONS * TASKS).enumerate() {
-                tasks.push(ringpost::spawn(async move {
-                    let mut random = Random(number as u64 + 1);
-                    for ask in 0..ASKS {
-                        let size = [random.below(100), random.below(5000), random.below(200_000)][random.below(3)];
-                        echo_once(echo.clone(), (number * ASKS + ask) as u64, size).await.unwrap();
-                    }
-                }));
-            }
-            for task in tasks {
-                task.await.unwrap();
-            }
-        });
+        let overflowed = |env: &RpcEnv| env.snapshot().total().cq_overflows > 0;
+        let mut rounds = 0;
+        // As a rule one is enough.
+        while rounds == 0 || (rounds < MOST_ROUNDS && !(overflowed(&server) && overflowed(&client))) {
+            rounds += 1;
+            let refs = refs.clone();
+            on_core(&client, move || async move {
+                let mut tasks = Vec::new();
+                for (number, echo) in refs.into_iter().cycle().take(CONNECTIONS * TASKS).enumerate() {
+                    tasks.push(ringpost::spawn(async move {
+                        let mut random = Random(number as u64 + 1);
+                        for ask in 0..ASKS {
+                            let size = [random.below(100), random.below(5000), random.below(200_000)][random.below(3)];
+                            echo_once(echo.clone(), (number * ASKS + ask) as u64, size).await.unwrap();
+                        }
+                    }));
+                }
+                for task in tasks {
+                    task.await.unwrap();
+                }
+            });
+        }
         for (env, name) in [(&server, "server"), (&client, "client")] {
             let end = eventually(env, "all is quiet", |c| c.free_buffers == 2 && c.pending_asks == 0);
             assert!(end.buffer_starvations > 0, "the {name} never ran out of buffers: the test is too easy");
@@ -232,7 +240,7 @@ fn nothing_is_lost_with_two_receive_buffers_and_sixteen_completions() {
             assert_eq!((end.protocol_errors, end.timeouts, end.replies_late), (0, 0, 0), "{name}");
         }
         let handled = server.snapshot().total().handled;
-        assert_eq!(handled, (CONNECTIONS * TASKS * ASKS) as u64, "each ask was handled once");
+        assert_eq!(handled, (rounds * CONNECTIONS * TASKS * ASKS) as u64, "each ask was handled once");
         cut([client, server]);
     });
 }

@@ -14,7 +14,7 @@ use super::endpoint_context::EndpointContext;
 use super::erased::{AnyEndpoint, Payload};
 use super::event::Listeners;
 use super::handling::Handling;
-use super::inbox::{Body, Envelope, InboxLimits, Item};
+use super::inbox::{Body, InboxLimits, Item};
 use super::reply_path::{ReplyPath, refuse};
 use super::responder::Responder;
 use super::shared::InFlight;
@@ -22,7 +22,6 @@ pub use super::slot::Started;
 use super::slot::{Phase, Slot};
 use crate::executor::future_cell::FutureCell;
 use crate::executor::tasks::{Executor, TooManyTasks};
-use crate::mesh::parcel::Parcel;
 use crate::net::writer::Spares;
 use crate::wire::failure::{FailureCode, panic_text};
 use crate::wire::frame::EndpointId;
@@ -61,7 +60,7 @@ pub struct Dispatcher {
     live: Cell<usize>,
     pub(super) queued: Cell<usize>,
     /// Buffers for messages that wait as bytes; the core's own pool.
-    spares: Rc<RefCell<Spares>>,
+    pub(super) spares: Rc<RefCell<Spares>>,
     /// Asks that repliers are to answer. They outlive their endpoints.
     pub(super) deferrals: Deferrals,
     pub(super) listeners: Listeners,
@@ -173,140 +172,16 @@ impl Dispatcher {
         self.stats.set(stats);
     }
 
-    /// Delivers a message that lies in a receive buffer: handled at once if its endpoint is idle.
-    #[inline]
-    pub fn deliver_bytes(
-        &self,
-        id: EndpointId,
-        call: Call,
-        message: MessageId,
-        bytes: &[u8],
-        path: &Rc<dyn ReplyPath>,
-    ) {
-        let Some(slot) = self.accepting(id, call, path) else { return };
-        if slot.is_free_for(message) {
-            self.handle(&slot, call, message, Payload::Bytes(bytes), path);
-            return;
-        }
-        let mut body = self.spares.borrow_mut().take();
-        body.extend_from_slice(bytes);
-        self.queue(&slot, Envelope { call, message, body: Body::Bytes(body) }, path);
-    }
-
-    /// Delivers a message of another core: handled at once, where it lies, if its endpoint is idle and `now` allows it.
-    #[inline]
-    pub fn deliver_parcel(
-        &self,
-        id: EndpointId,
-        call: Call,
-        message: MessageId,
-        parcel: &mut Parcel,
-        now: bool,
-        path: &Rc<dyn ReplyPath>,
-    ) {
-        let Some(slot) = self.accepting(id, call, path) else { return };
-        if now && slot.is_free_for(message) {
-            self.handle(&slot, call, message, Payload::Value(parcel), path);
-        } else if !self.has_expired(&call, path) {
-            self.queue(&slot, Envelope { call, message, body: Body::Value(parcel.take_out()) }, path);
-        }
-    }
-
-    /// Delivers a message of a peer that another core has passed on: likewise.
-    pub fn deliver_passed(
-        &self,
-        id: EndpointId,
-        call: Call,
-        message: MessageId,
-        bytes: Vec<u8>,
-        now: bool,
-        path: &Rc<dyn ReplyPath>,
-    ) {
-        let Some(slot) = self.accepting(id, call, path) else { return };
-        if now && slot.is_free_for(message) {
-            self.handle(&slot, call, message, Payload::Bytes(&bytes), path);
-            self.spares.borrow_mut().give(bytes);
-        } else if !self.has_expired(&call, path) {
-            self.queue(&slot, Envelope { call, message, body: Body::Bytes(bytes) }, path);
-        }
-    }
-
-    /// Whether a message could be handled at once: its endpoint exists, takes messages and has nothing else to do.
-    #[inline]
-    pub fn is_free(&self, id: EndpointId, message: MessageId) -> bool {
-        let slots = self.slots.borrow();
-        let slot = slots.get(id.slot()).and_then(Option::as_ref).filter(|slot| slot.id == id);
-        slot.is_some_and(|slot| !slot.closing.get() && slot.is_free_for(message))
-    }
-
-    /// Delivers a message into its endpoint's inbox.
-    #[inline]
-    pub fn deliver(&self, id: EndpointId, envelope: Envelope, path: &Rc<dyn ReplyPath>) {
-        if let Some(slot) = self.accepting(id, envelope.call, path) {
-            self.queue(&slot, envelope, path);
-        }
-    }
-
-    /// The endpoint, or the asker is told that there is none.
-    #[inline]
-    fn accepting(&self, id: EndpointId, call: Call, path: &Rc<dyn ReplyPath>) -> Option<Rc<Slot>> {
-        let refusal = match self.find(id) {
-            Some(slot) if !slot.closing.get() => return Some(slot),
-            Some(_) => FailureCode::Stopped,
-            None => FailureCode::NoEndpoint,
-        };
-        self.count(|stats| stats.unknown += 1);
-        if call.request == 0 {
-            path.gone(call.origin, id);
-        }
-        refuse(&call, path, refusal, "");
-        None
-    }
-
-    #[inline]
-    fn queue(&self, slot: &Slot, envelope: Envelope, path: &Rc<dyn ReplyPath>) {
-        let pushed = slot.inbox.borrow_mut().push(envelope, &self.limits);
-        match pushed {
-            Ok(()) => {
-                self.queued.set(self.queued.get() + 1);
-                self.executor.wake(slot.key);
-            }
-            Err(refused) => {
-                self.count(|stats| stats.overloaded += 1);
-                let text = full_inbox(slot, refused.setting);
-                refuse(&refused.envelope.call, path, FailureCode::Overloaded, &text);
-            }
-        }
-    }
-
-    /// Whether an inbox takes one more message of `size` bytes, or why not; for senders on the same core, who are told
-    /// at once.
-    pub fn has_room(&self, id: EndpointId, size: usize) -> Result<(), (FailureCode, String)> {
-        let Some(slot) = self.find(id) else { return Err((FailureCode::NoEndpoint, String::new())) };
-        if slot.closing.get() {
-            return Err((FailureCode::Stopped, String::new()));
-        }
-        let refusing = slot.inbox.borrow().refusing(size, &self.limits);
-        refusing.map_or(Ok(()), |setting| {
-            self.count(|stats| stats.overloaded += 1);
-            Err((FailureCode::Overloaded, full_inbox(&slot, setting)))
-        })
-    }
-
-    /// Whether the time of a call is up; then it is refused.
-    #[inline]
-    pub fn has_expired(&self, call: &Call, path: &Rc<dyn ReplyPath>) -> bool {
-        let expired = call.deadline != NO_DEADLINE && call.deadline <= path.now();
-        if expired {
-            self.count(|stats| stats.expired += 1);
-            refuse(call, path, FailureCode::Expired, "");
-        }
-        expired
-    }
-
     /// Runs the handler of one message. The endpoint is idle.
     #[inline]
-    fn handle(&self, slot: &Slot, call: Call, message: MessageId, payload: Payload<'_>, path: &Rc<dyn ReplyPath>) {
+    pub(super) fn handle(
+        &self,
+        slot: &Slot,
+        call: Call,
+        message: MessageId,
+        payload: Payload<'_>,
+        path: &Rc<dyn ReplyPath>,
+    ) {
         if self.has_expired(&call, path) {
             return;
         }
@@ -523,11 +398,6 @@ impl Dispatcher {
         self.queued.set(0);
         self.deferrals.end_all();
     }
-}
-
-/// What is full, and what bounds it.
-fn full_inbox(slot: &Slot, setting: &str) -> String {
-    format!("the inbox of {} ({setting})", slot.name)
 }
 
 /// Drops something of the user's; its panic ends there.

@@ -6,6 +6,7 @@
 pub mod call;
 pub mod context;
 pub mod deferred;
+mod deliver;
 mod direct;
 pub mod directory;
 pub mod dispatcher;
