@@ -158,20 +158,22 @@ fn peers_that_break_off_while_they_are_steered_leave_nothing_behind() {
         env.register("echo", || Echoing).unwrap();
         eventually(&env, "it has started", |c| c.sockets == 2);
         let files = open_files();
-        for i in 0..400 {
+        for i in 0..480 {
             let hello = hello_to(Some(i % 2));
             let mut peer = RawPeer::connect(address(&env));
             let mut ask = Vec::new();
             request(&mut ask, 5, "echo", &Echo { payload: payload(2, 50) });
             // All of these may fail once the env has closed the connection.
-            let _ = match i / 2 % 5 {
+            let _ = match i / 2 % 6 {
                 // Gone while the socket is on its way.
                 0 => peer.stream.write_all(&hello),
                 1 => peer.stream.write_all(&hello[..hello.len() - 1]),
                 // It does not wait for the answer to its hello: a breach that is met on one core or on the other.
                 2 => peer.stream.write_all(&hello).and_then(|()| peer.stream.write_all(b"GET / HTTP/1.1")),
                 3 => peer.stream.write_all(&hello).and_then(|()| peer.stream.write_all(&ask)),
-                _ => peer.stream.write_all(&hello).and_then(|()| peer.stream.shutdown(std::net::Shutdown::Write)),
+                4 => peer.stream.write_all(&hello).and_then(|()| peer.stream.shutdown(std::net::Shutdown::Write)),
+                // Gone when it has arrived. The others may be gone before their hello is read, and are not steered then.
+                _ => peer.stream.write_all(&hello).and_then(|()| peer.stream.read_exact(&mut [0])),
             };
         }
         eventually(&env, "all have gone", |c| (c.connections, c.sockets, c.timers) == (0, 2, 0));
