@@ -122,7 +122,7 @@ impl Ring {
             }
         };
         if let Some(sending) = socket.send.take() {
-            out.push(Completion::Sent { socket: id, buf: sending.into_buf(), result: outcome(-errno) });
+            out.push(Completion::sent(id, sending, errno));
         }
         if socket.leaving.is_some() {
             self.finish_leaving(id, out);

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::buffers::Chunk;
+use super::sending::Sending;
 use super::sockets::SocketId;
 
 /// Something the kernel has finished.
@@ -93,6 +94,12 @@ pub enum RecvEnd {
 }
 
 impl Completion {
+    /// A send that has ended, with this errno or 0.
+    pub(super) fn sent(socket: SocketId, sending: Sending, errno: i32) -> Completion {
+        let result = if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) };
+        Completion::Sent { socket, buf: sending.into_buf(), result }
+    }
+
     pub(super) fn failed_recv(socket: SocketId, errno: i32) -> Completion {
         Completion::RecvEnded { socket, reason: RecvEnd::Error(io::Error::from_raw_os_error(errno)) }
     }

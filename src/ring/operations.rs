@@ -8,7 +8,7 @@ use super::buffers::GROUP;
 use super::completion::Completion;
 use super::receive::{Ended, Wish};
 use super::ring::Ring;
-use super::sending::Sending;
+use super::sending::{SendStep, Sending};
 use super::sock_addr::SockAddr;
 use super::sockets::SocketId;
 use super::syscalls;
@@ -193,6 +193,33 @@ impl Ring {
             }
             _ => Err(buf),
         }
+    }
+
+    /// The same, but at once, with a system call of its own, which is cheaper than an enter for a single send. Gives what
+    /// would be the completion if that ends it; the rest of a send for which there is no room is left to the ring.
+    ///
+    /// # Errors
+    /// As [`send`](Ring::send).
+    #[inline]
+    pub fn send_now(&mut self, id: SocketId, buf: Vec<u8>) -> Result<Option<Completion>, Vec<u8>> {
+        let Some(socket) = self.sockets.get(id).filter(|s| s.leaving.is_none() && s.send.is_none()) else {
+            return Err(buf);
+        };
+        self.stats.direct_sends += 1;
+        let mut sending = Sending::new(buf);
+        let result = syscalls::send(socket.fd.as_fd(), sending.rest());
+        let step = if result == -libc::EAGAIN { SendStep::Rest } else { sending.advance(result) };
+        let errno = match step {
+            SendStep::Done => 0,
+            SendStep::Failed(errno) => errno,
+            SendStep::Rest => {
+                self.stats.short_sends += u64::from(result > 0);
+                socket.send = Some(sending);
+                self.start_send(id);
+                return Ok(None);
+            }
+        };
+        Ok(Some(Completion::sent(id, sending, errno)))
     }
 
     /// Wakes another ring, with this ring's next enter: one request, and no completion here. A wake that fails is

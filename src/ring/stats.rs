@@ -14,6 +14,8 @@ pub struct RingStats {
     pub buffer_starvations: u64,
     /// Looks at sockets that are received by probes, or ahead of the kernel, one system call each.
     pub probes: u64,
+    /// Sends that were made at once, with a system call of their own instead of an enter.
+    pub direct_sends: u64,
     /// Multishot requests armed again by the ring itself.
     pub rearms: u64,
     /// Completions whose socket was gone, or that were not ours.

@@ -132,6 +132,16 @@ pub(super) fn recv(socket: BorrowedFd<'_>, space: &mut [u8]) -> i32 {
     if received < 0 { -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) } else { received as i32 }
 }
 
+/// Sends as much of `bytes` as there is room for: a byte count, or a negative errno, which is `EAGAIN` where there is
+/// none.
+#[inline]
+pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> i32 {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `bytes` is only read, during the call.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    if sent < 0 { -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) } else { sent as i32 }
+}
+
 /// Stops both directions. Errors (not connected, peer gone) do not matter to a socket that is being closed.
 pub(super) fn shutdown(socket: BorrowedFd<'_>) {
     // SAFETY: no memory is passed.

@@ -1,7 +1,8 @@
 //! Echo, short sends, connect.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::thread;
 
 use ringpost::ring::{Completion, Ring, SocketId};
@@ -181,4 +182,77 @@ fn a_second_send_is_refused_with_its_buffer() {
     let mut all = Vec::new();
     theirs.read_to_end(&mut all).unwrap();
     assert_eq!(all, vec![1; 100]);
+}
+
+#[test]
+fn a_send_at_once_needs_no_enter_and_gives_its_buffer_back() {
+    let mut ring = ring(&small());
+    let (connection, mut theirs) = adopted(&mut ring);
+    let before = ring.stats();
+    let Ok(Some(Completion::Sent { socket, buf, result })) = ring.send_now(connection, vec![7; 100]) else {
+        panic!("not sent at once")
+    };
+    result.unwrap();
+    assert_eq!((socket, buf), (connection, vec![7; 100]));
+    assert!(!ring.wants_enter());
+    assert_eq!((ring.stats().direct_sends, ring.stats().enters), (before.direct_sends + 1, before.enters));
+    let mut read = [0; 100];
+    theirs.read_exact(&mut read).unwrap();
+    assert_eq!(read, [7; 100]);
+    close(&mut ring, connection);
+    assert!(matches!(ring.send_now(connection, vec![3]), Err(buf) if buf == [3]));
+}
+
+#[test]
+fn what_a_send_at_once_finds_no_room_for_follows_in_order() {
+    let mut ring = ring(&small());
+    let (ours, theirs) = pair();
+    SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+    let connection = ring.adopt(ours.into());
+    let sent = pattern(5, 1 << 20);
+    assert!(matches!(ring.send_now(connection, sent.clone()), Ok(None)));
+    assert_eq!(ring.stats().short_sends, 1);
+    assert!(ring.send_now(connection, vec![1]).is_err(), "one at a time");
+    assert!(ring.send(connection, vec![1]).is_err(), "one at a time");
+    let reading = reader(theirs, sent.len());
+    let Some(Completion::Sent { buf, result, .. }) = next(&mut ring).pop() else { panic!("no outcome") };
+    result.unwrap();
+    assert!(buf == sent && reading.join().unwrap() == sent, "order or content is lost");
+}
+
+#[test]
+fn a_send_at_once_that_finds_no_room_at_all_waits_for_it() {
+    let mut ring = ring(&small());
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut filled = 0;
+    while let Ok(written) = ours.write(&[0; 4096]) {
+        filled += written;
+    }
+    ours.set_nonblocking(false).unwrap();
+    let connection = ring.adopt(ours.into());
+    assert!(matches!(ring.send_now(connection, vec![9; 10]), Ok(None)));
+    assert_eq!(ring.stats().short_sends, 0);
+    assert!(turn(&mut ring).is_empty());
+    let reading = thread::spawn(move || {
+        let mut read = vec![1; filled + 10];
+        theirs.read_exact(&mut read).map(|()| read)
+    });
+    let Some(Completion::Sent { result: Ok(()), .. }) = next(&mut ring).pop() else { panic!("not sent") };
+    assert_eq!(reading.join().unwrap().unwrap()[filled..], [9; 10]);
+}
+
+#[test]
+fn a_send_at_once_tells_why_it_failed() {
+    let mut ring = ring(&small());
+    let (connection, theirs) = adopted(&mut ring);
+    let Ok(Some(_)) = ring.send_now(connection, vec![1; 100]) else { panic!("not sent at once") };
+    // With unread bytes this is a reset.
+    drop(theirs);
+    let Ok(Some(Completion::Sent { buf, result, .. })) = ring.send_now(connection, vec![2; 100]) else {
+        panic!("no outcome")
+    };
+    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(buf, vec![2; 100]);
+    assert!(!ring.wants_enter(), "it is over");
 }
