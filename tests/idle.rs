@@ -97,6 +97,43 @@ fn a_core_that_sleeps_at_once_probes_nothing() {
 }
 
 #[test]
+fn a_turn_sends_to_one_connection_at_once_and_to_several_with_one_enter() {
+    bounded(|| {
+        let (client, server) = pair(&config(), &[]);
+        let other = builder("server", 1, config()).bind("127.0.0.1:0").start().unwrap();
+        host(&other);
+        let [one, two] = [&server, &other].map(|server| refer(&client, "echo", server));
+        // They connect, each in its own time.
+        for echo in [&one, &two] {
+            echo_blocking(echo, 0, 10).unwrap();
+        }
+        let sends = || {
+            turn(&client);
+            client.snapshot().total().direct_sends
+        };
+        let before = sends();
+        let alone = one.clone();
+        on_core(&client, move || async move {
+            for round in 0..20 {
+                echo_once(alone.clone(), round, 10).await.unwrap();
+            }
+        });
+        let between = sends();
+        assert!(between >= before + 15, "{before} to {between}");
+        on_core(&client, move || async move {
+            for round in 0..20 {
+                let both = [&one, &two].map(|echo| ringpost::spawn(echo_once(echo.clone(), round, 10)));
+                for echoed in both {
+                    echoed.await.unwrap().unwrap();
+                }
+            }
+        });
+        assert_eq!(sends(), between);
+        cut([client, server, other]);
+    });
+}
+
+#[test]
 fn an_adaptive_core_goes_to_sleep_when_nothing_comes() {
     bounded(|| {
         let spin_max = Duration::from_micros(50);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use ringpost::{Ask, CallContext, Endpoint, HandleSync, HandlerError, Handlers, Message, message};
+use ringpost::{Ask, CallContext, CoreSnapshot, Endpoint, HandleSync, HandlerError, Handlers, Message, message};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -148,6 +148,11 @@ impl<M: Question + Message<Reply = M>> HandleSync<M> for Echo {
 pub(crate) struct Use;
 message!(Use as "bench.Use" => Used);
 
+/// The system calls by which a core has sent or waited so far: `enter` calls, and sends without one.
+pub(crate) fn calls(core: &CoreSnapshot) -> u64 {
+    core.enters + core.direct_sends
+}
+
 /// What a core has used so far.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Used {
@@ -176,7 +181,7 @@ impl Endpoint for Counter {
 impl HandleSync<Use> for Counter {
     fn handle(&mut self, _message: Use, context: &mut CallContext) -> Result<Used, HandlerError> {
         let before = thread_allocs();
-        let enters = context.env().snapshot().cores[context.core()].enters;
+        let enters = calls(&context.env().snapshot().cores[context.core()]);
         self.own += thread_allocs() - before;
         Ok(Used { enters, allocs: thread_allocs() - self.own })
     }

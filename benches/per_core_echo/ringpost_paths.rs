@@ -17,7 +17,7 @@ use ringpost::{EndpointRef, RpcEnv};
 use crate::Error;
 use crate::alloc::thread_allocs;
 use crate::cpus::Cpus;
-use crate::message::{AnyPayload, Fetch, Payload, Question, Use, Used};
+use crate::message::{AnyPayload, Fetch, Payload, Question, Use, Used, calls};
 use crate::open_loop::{OpenLoop, WORKERS, yield_now};
 use crate::pair::{self, System};
 use crate::plan::{Exchange, Load, Run};
@@ -207,7 +207,7 @@ async fn ask_at_rate<M: Question>(job: Job, per_second: f64) -> Result<(Meter, U
     Ok((meter, Used { allocs, enters: after.enters - before.enters }))
 }
 
-/// Reads the allocations of all answering cores, and the `enter` calls of those and of the asking ones.
+/// Reads the allocations of all answering cores, and the system calls of those and of the asking ones.
 ///
 /// Between two readings lies one more ask to each answering core than was measured: the second reading itself.
 async fn read_counts(job: &Job) -> Result<Used, Error> {
@@ -220,7 +220,7 @@ async fn read_counts(job: &Job) -> Result<Used, Error> {
     if let Some(asking) = &job.asking {
         // The asking cores come first, where one env has both.
         let cores = asking.snapshot().cores;
-        all.enters += cores[..job.pairs].iter().map(|core| core.enters).sum::<u64>();
+        all.enters += cores[..job.pairs].iter().map(calls).sum::<u64>();
     }
     Ok(all)
 }

@@ -140,7 +140,7 @@ pub(crate) struct Sample {
     pub(crate) unsent: u64,
     /// Allocations of the asking and the answering cores per ask; a floor has none to count.
     pub(crate) allocs_per_op: Option<f64>,
-    /// `io_uring_enter` calls of the asking and the answering cores per ask.
+    /// `io_uring_enter` calls of the asking and the answering cores per ask, and their sends without one.
     pub(crate) enters_per_op: Option<f64>,
 }
 

@@ -292,6 +292,12 @@ impl Shard {
         }
     }
 
+    /// Connections that may have something to send.
+    #[inline]
+    pub fn sends_waiting(&self) -> usize {
+        self.dirty.borrow().len()
+    }
+
     /// The next connection with something to send, and what.
     #[inline]
     pub fn next_send(&self) -> Option<Outgoing> {

@@ -312,13 +312,21 @@ impl Core {
         actions.append(&mut self.shard.actions.borrow_mut());
         self.shard.actions.replace(actions);
         let may_probe = self.may_probe();
+        // A single send is cheaper by itself than with an enter, unless that has more to do.
+        let at_once = self.shard.sends_waiting() == 1 && !self.ring.wants_enter();
         while let Some(Outgoing { id, bytes, is_dialled }) = self.shard.next_send() {
             if is_dialled && may_probe {
                 self.probes.asked(socket(id));
             }
-            if let Err(bytes) = self.ring.send(socket(id), bytes) {
+            let sent = match at_once {
+                true => self.ring.send_now(socket(id), bytes),
+                false => self.ring.send(socket(id), bytes).map(|()| None),
+            };
+            match sent {
+                Ok(Some(completion)) => self.on_completion(completion),
+                Ok(None) => {}
                 // The socket is being closed.
-                self.shard.spares.borrow_mut().give(bytes);
+                Err(bytes) => self.shard.spares.borrow_mut().give(bytes),
             }
         }
         let (ring, node) = (&mut self.ring, &self.shard.node);
@@ -366,6 +374,7 @@ impl Core {
         let ring = self.ring.stats();
         all.enters = ring.enters;
         all.sqes = ring.sqes;
+        all.direct_sends = ring.direct_sends;
         all.probes = ring.probes;
         all.cq_overflows = ring.cq_overflows;
         all.buffer_starvations = ring.buffer_starvations;

@@ -130,6 +130,8 @@ counters! {
     enters,
     /// Operations given to the ring.
     sqes,
+    /// Sends that were made with a system call of their own instead of an enter, since nothing else was to be done.
+    direct_sends,
     /// System calls by which the core, as it spun, looked for itself whether a busy connection had brought something.
     probes,
     /// Times that the completion queue overflowed; nothing is lost, but receiving is interrupted.
