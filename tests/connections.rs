@@ -96,6 +96,30 @@ fn connections_above_the_limit_are_closed_at_once_and_room_comes_back() {
     });
 }
 
+#[test]
+fn connections_that_end_while_others_are_accepted_give_their_room_back() {
+    const AT_ONCE: usize = 20;
+    let _alone = alone();
+    bounded(|| {
+        let server = serve("127.0.0.1:0", Config { connections: 4 * AT_ONCE, ..config() });
+        for _ in 0..100 {
+            // The server closes each as soon as it has read that, while the next ones come in.
+            let intrude = |_| {
+                let peer = RawPeer::connect(address(&server));
+                let _ = (&peer.stream).write_all(b"GET / HTTP/1.1");
+                peer
+            };
+            for mut peer in (0..AT_ONCE).map(intrude).collect::<Vec<_>>() {
+                peer.expect_end();
+            }
+        }
+        let end = eventually(&server, "all have gone", |c| c.connections == 0);
+        assert_eq!((end.accepted, end.connections_refused), (100 * AT_ONCE as u64, 0));
+        let _peers: Vec<_> = (0..4 * AT_ONCE).map(|_| RawPeer::greet(address(&server))).collect();
+        cut([server]);
+    });
+}
+
 /// Asks whose futures are polled on this thread.
 fn hang(hang: &EndpointRef, count: usize) -> Vec<Asking<()>> {
     (0..count).map(|_| hang.ask(Hang)).collect()

@@ -10,6 +10,7 @@ use common::echo::{Echo, Echoing, alone, cut, open_files, payload, until};
 use common::raw::{RawPeer, hello_to, request};
 use common::scene::at_every_distance;
 use common::{LIMIT, bounded, builder, client, config, end, eventually, seen_from, serving, turn, unix_socket, uri};
+use ringpost::net::reader::Incoming;
 use ringpost::{
     AskError, CallContext, Config, CoreSnapshot, Endpoint, EndpointRef, HandleSync, HandlerError, Handlers, Placement,
     RpcEnv, message,
@@ -148,6 +149,29 @@ fn a_core_that_has_all_its_connections_is_handed_no_more() {
             cut([env]);
         });
     }
+}
+
+#[test]
+fn connections_that_are_steered_while_others_are_accepted_all_arrive() {
+    const AT_ONCE: u16 = 40;
+    let _alone = alone();
+    bounded(|| {
+        let env = serving(2, Config { connections: usize::from(AT_ONCE), ..config() });
+        for _ in 0..50 {
+            let greet = |i| {
+                let mut peer = RawPeer::connect(address(&env));
+                peer.stream.write_all(&hello_to(Some(i % 2))).unwrap();
+                peer
+            };
+            for mut peer in (0..AT_ONCE).map(greet).collect::<Vec<_>>() {
+                assert!(peer.next(|incoming| matches!(incoming, Incoming::Hello(_))));
+            }
+            eventually(&env, "all have gone", |c| c.connections == 0);
+        }
+        let end = env.snapshot().total();
+        assert!(end.connections_steered > 0 && end.connections_refused == 0, "{end:?}");
+        cut([env]);
+    });
 }
 
 #[test]

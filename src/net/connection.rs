@@ -145,6 +145,7 @@ impl Connections {
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
         }
+        debug_assert!(self.slots[slot].is_none(), "the ring told of the end of the one before");
         self.live += usize::from(self.slots[slot].is_none());
         self.slots[slot] = Some(Box::new(connection));
     }

@@ -25,7 +25,11 @@ fn outcome(result: i32) -> io::Result<()> {
 impl Ring {
     /// Moves everything the kernel has completed to the end of `out`. Memory only; what arrives meanwhile is left for
     /// the next call.
+    ///
+    /// By then the owner has handled what this call gives: only then are the places of sockets that it tells to be
+    /// [closed](Completion::Closed) or [detached](Completion::Detached) taken by others.
     pub fn reap(&mut self, out: &mut Vec<Completion>) {
+        self.sockets.recycle();
         let mut left = self.io.io.completion().len();
         let mut batch = [const { MaybeUninit::<cqueue::Entry>::uninit() }; BATCH];
         while left > 0 {

@@ -84,10 +84,15 @@ struct Slot {
 ///
 /// Looking up is an index and a compare. Freed slots are used again last-in first-out, which keeps the touched part of
 /// the table small.
+///
+/// The owner may keep things by slot too. So no slot is used again before its owner has been told of the end of the
+/// socket that had it: one that is removed is vacant only from the next [`recycle`](Sockets::recycle) on.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Freed since the last `recycle`.
+    retired: Vec<u32>,
 }
 
 impl Sockets {
@@ -112,7 +117,7 @@ impl Sockets {
         if slot.generation == id.generation { slot.socket.as_mut() } else { None }
     }
 
-    /// Frees the slot; whoever still holds the id finds nothing from now on.
+    /// Frees the slot, to be used again after the next `recycle`; whoever still holds the id finds nothing from now on.
     pub(super) fn remove(&mut self, id: SocketId) -> Option<Socket> {
         let slot = self.slots.get_mut(id.slot as usize)?;
         if slot.generation != id.generation {
@@ -120,12 +125,18 @@ impl Sockets {
         }
         let socket = slot.socket.take()?;
         slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(id.slot);
+        self.retired.push(id.slot);
         Some(socket)
     }
 
+    /// The owner knows of all sockets that were removed so far: their slots may be used again.
+    #[inline]
+    pub(super) fn recycle(&mut self) {
+        self.free.append(&mut self.retired);
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - self.free.len() - self.retired.len()
     }
 
     pub(super) fn ids(&self) -> Vec<SocketId> {
@@ -147,6 +158,7 @@ mod tests {
         let mut sockets = Sockets::default();
         let old = sockets.insert(fd());
         assert!(sockets.remove(old).is_some());
+        sockets.recycle();
         let new = sockets.insert(fd());
         assert_eq!(old.slot, new.slot);
         assert!(sockets.get(old).is_none());
@@ -154,6 +166,18 @@ mod tests {
         assert!(sockets.get(new).is_some());
         assert_eq!(sockets.len(), 1);
         assert_eq!(sockets.ids(), [new]);
+    }
+
+    #[test]
+    fn a_slot_is_not_used_again_before_its_owner_knows_of_the_end() {
+        let mut sockets = Sockets::default();
+        let old = sockets.insert(fd());
+        assert!(sockets.remove(old).is_some());
+        assert_eq!(sockets.len(), 0);
+        assert_ne!(sockets.insert(fd()).slot, old.slot);
+        sockets.recycle();
+        assert_eq!(sockets.insert(fd()).slot, old.slot);
+        assert_eq!(sockets.len(), 2);
     }
 
     #[test]

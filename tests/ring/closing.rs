@@ -53,6 +53,28 @@ fn close_with_receive_and_send_in_flight_gives_the_buffer_then_closed() {
 }
 
 #[test]
+fn the_place_of_a_socket_is_free_once_its_owner_has_handled_its_end() {
+    let mut ring = ring(&small());
+    for detach in [false, true] {
+        let (old, _theirs) = adopted(&mut ring);
+        if detach {
+            ring.detach(old)
+        } else {
+            ring.close(old)
+        }
+        let mut completions = next(&mut ring);
+        // Completions that came before the end may have the owner adopt another one.
+        let (meanwhile, _theirs) = adopted(&mut ring);
+        assert_ne!(meanwhile.slot, old.slot);
+        assert!(matches!(completions.pop(), Some(Completion::Closed { .. } | Completion::Detached { .. })));
+        assert!(turn(&mut ring).is_empty());
+        let (later, _theirs) = adopted(&mut ring);
+        assert_eq!(later.slot, old.slot);
+        [meanwhile, later].into_iter().for_each(|id| close(&mut ring, id));
+    }
+}
+
+#[test]
 fn close_ends_the_connection_though_someone_holds_a_duplicate() {
     let mut ring = ring(&small());
     let (ours, theirs) = pair();
