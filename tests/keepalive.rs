@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use common::echo::{Echo, Hang, cut, dialler, echo_blocking, payload, refer, serve, within};
@@ -131,6 +131,37 @@ fn a_peer_that_we_do_not_read_ourselves_is_not_taken_for_dead() {
         (1..=ASKS).for_each(|id| slow.expect_echo(id, &payload(id, 1 << 20)));
         writer.join().unwrap().unwrap();
         cut([server]);
+    });
+}
+
+#[test]
+fn a_peer_that_takes_its_time_over_a_large_request_is_not_taken_for_dead() {
+    const SIZE: usize = 12 << 20;
+    bounded(|| {
+        let (listener, address) = listener();
+        let period = Duration::from_millis(250);
+        let client = dialler(Config { keepalive: period, keepalive_misses: 2, ..config() });
+        let echo = client.endpoint_ref(&format!("ringpost://echo@{address}")).unwrap();
+        let ask = echo.ask(Echo { payload: payload(1, SIZE) });
+        let mut slow = RawPeer::over(listener.accept().unwrap().0);
+        assert!(slow.next(|incoming| matches!(incoming, Incoming::Hello(_))));
+        slow.stream.write_all(&hello()).unwrap();
+        // A MiB or more in every period. It says nothing, and the pings wait behind the request.
+        let (mut got, began) = (0, Instant::now());
+        let mut buffer = vec![0; 32 << 10];
+        while got < SIZE {
+            let count = slow.stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "it was closed after {got} bytes");
+            got += count;
+            if began.elapsed() < period * 5 {
+                std::thread::park_timeout(Duration::from_millis(4));
+            }
+        }
+        assert!(began.elapsed() >= period * 4, "the kernel took all of it at once");
+        assert_eq!(client.snapshot().total().keepalive_closed, 0);
+        drop(slow);
+        assert!(matches!(within(ask), Err(AskError::Disconnected { .. })));
+        cut([client]);
     });
 }
 

@@ -2,8 +2,9 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::sync::mpsc::{Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -74,6 +75,53 @@ fn a_peer_that_takes_none_of_many_answers_is_closed_after_a_second() {
         assert_eq!(eventually(&server, "it is still there", |c| c.connections == 1).slow_peers_closed, 0);
         last.open();
         eventually(&server, "it is closed", |c| (c.slow_peers_closed, c.connections) == (1, 0));
+        cut([server]);
+    });
+}
+
+/// Reads this much, a few MiB a second for two seconds.
+fn read_slowly(peer: &RawPeer, mut left: usize) {
+    let began = Instant::now();
+    let mut buffer = vec![0; 64 << 10];
+    while left > 0 {
+        match (&peer.stream).read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => panic!("the connection ended with {left} bytes to come"),
+            Ok(count) => left = left.saturating_sub(count),
+        }
+        if began.elapsed() < Duration::from_secs(2) {
+            thread::park_timeout(Duration::from_millis(4));
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_reads_many_answers_slowly_and_steadily_keeps_its_connection() {
+    const ASKS: u64 = 24;
+    const SIZE: usize = 1 << 20;
+    let _alone = alone();
+    bounded(|| {
+        let limits = Config { outbox_bytes: 64 << 10, max_frame: 2 * SIZE as u32, ..config() };
+        let server = builder("server", 1, limits).bind("127.0.0.1:0").start().unwrap();
+        server.register("store", || Store).unwrap();
+        let (mut first, mut last) = (Gate::new(), Gate::new());
+        let mut peer = RawPeer::connect_narrow(server.address().unwrap().to_string().parse().unwrap());
+        let mut bytes = hello();
+        request(&mut bytes, 1, "store", &Wait(first.id));
+        (0..ASKS).for_each(|ask| request(&mut bytes, 2 + ask, "store", &Fetch(SIZE)));
+        request(&mut bytes, 2 + ASKS, "store", &Wait(last.id));
+        peer.stream.write_all(&bytes).unwrap();
+        first.expect(Event::Entered);
+        eventually(&server, "all have been read", |c| c.inbox_messages == ASKS + 1);
+        first.open();
+        last.expect(Event::Entered);
+        // One more answer, while most of the others still wait for the peer, after more than a second.
+        let began = Instant::now();
+        let reader = thread::spawn(move || read_slowly(&peer, ASKS as usize * SIZE));
+        until("a second is over", || began.elapsed() > Duration::from_millis(1200));
+        last.open();
+        reader.join().unwrap();
+        assert_eq!(server.snapshot().total().slow_peers_closed, 0);
         cut([server]);
     });
 }

@@ -13,7 +13,10 @@ const SPARES: usize = 256;
 pub struct Writer {
     queued: Vec<u8>,
     in_flight: usize,
+    /// When the send in flight began.
     since: u64,
+    /// When the peer took something of it last, or it began.
+    taken: u64,
 }
 
 impl Writer {
@@ -44,8 +47,18 @@ impl Writer {
         spares.give(std::mem::replace(&mut self.queued, fresh));
     }
 
-    /// For how long the send in flight has waited for the peer at the time `now`, both in nanoseconds.
+    /// The peer has taken a part of what is in flight, at the time `now`.
+    pub fn progressed(&mut self, now: u64) {
+        self.taken = now;
+    }
+
+    /// For how long the peer has taken nothing of what is in flight at the time `now`, both in nanoseconds.
     pub fn stuck_for(&self, now: u64) -> u64 {
+        if self.in_flight > 0 { now.saturating_sub(self.taken) } else { 0 }
+    }
+
+    /// For how long the send in flight has been under way at the time `now`, both in nanoseconds.
+    pub fn sending_for(&self, now: u64) -> u64 {
         if self.in_flight > 0 { now.saturating_sub(self.since) } else { 0 }
     }
 
@@ -55,7 +68,7 @@ impl Writer {
         if self.in_flight > 0 || self.queued.is_empty() {
             return None;
         }
-        self.since = now;
+        (self.since, self.taken) = (now, now);
         self.in_flight = self.queued.len();
         Some(std::mem::take(&mut self.queued))
     }
@@ -104,6 +117,8 @@ mod tests {
         writer.buffer(&mut spares).extend_from_slice(b"three");
         assert_eq!(writer.start_send(1), None);
         assert_eq!((writer.backlog(), writer.stuck_for(9)), (11, 7));
+        writer.progressed(5);
+        assert_eq!((writer.backlog(), writer.stuck_for(9), writer.sending_for(9)), (11, 4, 7));
         writer.sent(first, &mut spares);
         assert_eq!(writer.start_send(2).unwrap(), b"twothree");
     }

@@ -119,9 +119,12 @@ impl Ring {
         let errno = match sending.advance(result) {
             SendStep::Done => 0,
             SendStep::Failed(errno) => errno,
-            SendStep::Rest if socket.leaving.is_some() => libc::ECANCELED,
-            SendStep::Rest => {
-                self.stats.short_sends += 1;
+            SendStep::Part | SendStep::Rest if socket.leaving.is_some() => libc::ECANCELED,
+            step @ (SendStep::Part | SendStep::Rest) => {
+                self.stats.short_sends += u64::from(step == SendStep::Rest);
+                if result > 0 {
+                    out.push(Completion::SentPart { socket: id });
+                }
                 return self.start_send(id);
             }
         };

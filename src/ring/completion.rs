@@ -55,6 +55,11 @@ pub enum Completion {
         /// Why.
         reason: RecvEnd,
     },
+    /// The kernel has taken a part of a send, which goes on.
+    SentPart {
+        /// The socket.
+        socket: SocketId,
+    },
     /// A send has finished: all bytes are with the kernel, or it failed.
     Sent {
         /// The socket.

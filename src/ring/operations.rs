@@ -179,7 +179,8 @@ impl Ring {
     }
 
     /// Sends all of `buf`, reported once as [`Completion::Sent`](super::Completion::Sent), which gives the buffer back.
-    /// A peer that does not read keeps it in flight.
+    /// A peer that does not read keeps it in flight. A long one goes in parts, of a MiB or less, and
+    /// [`Completion::SentPart`] is reported behind each but the last.
     ///
     /// # Errors
     /// Gives the buffer back at once if a send is in flight on this socket or the socket is closed.
@@ -196,7 +197,8 @@ impl Ring {
     }
 
     /// The same, but at once, with a system call of its own, which is cheaper than an enter for a single send. Gives what
-    /// would be the completion if that ends it; the rest of a send for which there is no room is left to the ring.
+    /// would be the completion if that ends it; the rest of a long send, or of one that finds no room, is left to the
+    /// ring.
     ///
     /// # Errors
     /// As [`send`](Ring::send).
@@ -212,8 +214,8 @@ impl Ring {
         let errno = match step {
             SendStep::Done => 0,
             SendStep::Failed(errno) => errno,
-            SendStep::Rest => {
-                self.stats.short_sends += u64::from(result > 0);
+            SendStep::Part | SendStep::Rest => {
+                self.stats.short_sends += u64::from(step == SendStep::Rest && result > 0);
                 socket.send = Some(sending);
                 self.start_send(id);
                 return Ok(None);

@@ -16,21 +16,25 @@ pub(super) struct Sending {
 pub(super) enum SendStep {
     /// All bytes are with the kernel.
     Done,
-    /// Bytes are left, to be submitted again.
+    /// All that was submitted is with the kernel, and more is left.
+    Part,
+    /// The kernel took less than was submitted.
     Rest,
     /// The send ended with this errno.
     Failed(i32),
 }
 
-/// The kernel cuts a longer request to this (`MAX_RW_COUNT`).
-const MAX_SEND: usize = 0x7fff_f000;
+/// Most bytes of one request. The kernel says nothing of a request before all of it is done, which for a peer that reads
+/// slowly takes as long as it likes: this much, and the owner can tell that peer from one that reads nothing. A payload of
+/// a MiB goes in one, with the frame around it.
+pub(super) const MAX_SEND: usize = (1 << 20) + 4096;
 
 impl Sending {
     pub(super) fn new(buf: Vec<u8>) -> Sending {
         Sending { buf, sent: 0 }
     }
 
-    /// The bytes that are still to be sent, at most what one request takes.
+    /// The bytes that are to be sent next, at most what one request takes.
     #[inline]
     pub(super) fn rest(&self) -> &[u8] {
         let rest = &self.buf[self.sent..];
@@ -46,13 +50,18 @@ impl Sending {
         if result < 0 {
             return SendStep::Failed(-result);
         }
-        let left = self.buf.len() - self.sent;
-        if result == 0 && left > 0 {
+        let submitted = self.rest().len();
+        if result == 0 && submitted > 0 {
             // A stream takes at least one byte or gives an error; asking again could go on for ever.
             return SendStep::Failed(libc::EPIPE);
         }
-        self.sent += (result as usize).min(left);
-        if self.sent == self.buf.len() { SendStep::Done } else { SendStep::Rest }
+        let taken = (result as usize).min(submitted);
+        self.sent += taken;
+        match self.sent == self.buf.len() {
+            true => SendStep::Done,
+            false if taken == submitted => SendStep::Part,
+            false => SendStep::Rest,
+        }
     }
 
     pub(super) fn into_buf(self) -> Vec<u8> {
@@ -73,6 +82,18 @@ mod tests {
         assert_eq!(sending.rest(), b"456789");
         assert_eq!(sending.advance(6), SendStep::Done);
         assert_eq!(sending.into_buf(), b"0123456789");
+    }
+
+    #[test]
+    fn a_long_send_goes_in_parts() {
+        let mut sending = Sending::new(vec![7; MAX_SEND + 2]);
+        assert_eq!(sending.rest().len(), MAX_SEND);
+        assert_eq!(sending.advance(MAX_SEND as i32 - 1), SendStep::Rest);
+        assert_eq!(sending.rest().len(), 3);
+        assert_eq!(sending.advance(3), SendStep::Done);
+        let mut sending = Sending::new(vec![7; MAX_SEND + 2]);
+        assert_eq!(sending.advance(MAX_SEND as i32), SendStep::Part);
+        assert_eq!(sending.rest().len(), 2);
     }
 
     #[test]

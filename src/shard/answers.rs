@@ -23,7 +23,7 @@ use crate::net::roster::Peer;
 use crate::wire::failure::{Failure, FailureCode};
 use crate::wire::frame::{self, Draft, EndpointId, Resolved};
 
-/// How long a peer may take for one send while too much waits behind it: 1 s.
+/// How long a peer may take nothing of what is in flight while too much waits behind it: 1 s.
 const STUCK_NS: u64 = 1_000_000_000;
 
 impl ReplyPath for Shard {
@@ -252,7 +252,7 @@ impl Shard {
         self.is_hopeless(connection)
     }
 
-    /// Whether much waits for a peer that has not taken the last send for a while. Reading stops at
+    /// Whether much waits for a peer that has taken nothing for a while. Reading stops at
     /// `Config::outbox_bytes`, but requests that were queued before are still answered: this bounds what they add.
     fn is_hopeless(&self, connection: &Connection) -> bool {
         let bound = self.node.config.outbox_bytes.saturating_mul(4).saturating_add(self.node.config.max_frame as usize);

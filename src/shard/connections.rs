@@ -261,12 +261,20 @@ impl Shard {
         self.close(id, cause, End::Faulty);
     }
 
+    /// The peer has taken a part of the send in flight: it reads, which is a sign of life.
+    pub fn on_sent_part(&self, id: ConnectionId) {
+        if let Some(connection) = self.connections.borrow_mut().get(id) {
+            connection.writer.progressed(self.clock());
+            connection.heard = self.clock();
+        }
+    }
+
     /// The send that was in flight is done.
     #[inline]
     pub fn on_sent(&self, id: ConnectionId, buffer: Vec<u8>) {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id) else { return };
-        let waited = connection.writer.stuck_for(self.clock());
+        let waited = connection.writer.sending_for(self.clock());
         connection.writer.sent(buffer, &mut self.spares.borrow_mut());
         if connection.phase == Phase::Refusing {
             drop(connections);

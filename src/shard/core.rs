@@ -171,6 +171,7 @@ impl Core {
                     self.probes.received(&mut self.ring, socket, len);
                 }
             }
+            Completion::SentPart { socket } => self.shard.on_sent_part(connection(socket)),
             Completion::Sent { socket, buf, result } => {
                 self.shard.on_sent(connection(socket), buf);
                 if let Err(error) = result {
