@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::echo::{alone, cut, dialler, payload, until, within};
 use common::gate::{Event, Gate, pass};
+use common::memory::{Counting, Watch};
 use common::raw::{self, RawPeer, hello, request};
 use common::{LIMIT, bounded, builder, config, eventually, seen_from};
 use ringpost::net::reader::Incoming;
@@ -17,6 +18,9 @@ use ringpost::{
     AskError, CallContext, Config, Endpoint, EndpointRef, Handle, HandleSync, HandlerError, Handlers, message,
 };
 use serde::{Deserialize, Serialize};
+
+#[global_allocator]
+static MEMORY: Counting = Counting;
 
 /// Waits at a gate.
 #[derive(Serialize, Deserialize)]
@@ -150,6 +154,35 @@ fn a_server_that_floods_its_client_and_reads_nothing_is_refused_and_then_closed(
         assert!(matches!(lost, Err(AskError::Disconnected { .. })), "{lost:?}");
         let end = eventually(&client, "its socket is closed", |c| c.connections == 0);
         assert!(end.overloaded_outbox > 0, "it was refused before");
+        cut([client]);
+    });
+}
+
+#[test]
+fn a_server_that_floods_its_client_with_small_asks_takes_little_of_its_memory() {
+    let _alone = alone();
+    bounded(|| {
+        let limits = Config { outbox_bytes: 64 << 10, max_frame: 128 << 10, ..config() };
+        // What is answered, what is refused until it is too much, and as much again while the buffer grows.
+        let allowed = 2 * 2 * (4 * limits.outbox_bytes + limits.max_frame as usize) + (1 << 20);
+        let client = dialler(limits);
+        client.register("store", || Store).unwrap();
+        let (listener, at) = raw::listener();
+        let asking = client.endpoint_ref(&format!("ringpost://any@{at}")).unwrap().ask(Fetch(1));
+        let mut peer = RawPeer::over(listener.accept().unwrap().0);
+        assert!(peer.next(|incoming| matches!(incoming, Incoming::Hello(_))));
+        peer.stream.write_all(&hello()).unwrap();
+        let mut batch = Vec::new();
+        (1..=10_000).for_each(|id| request(&mut batch, id, "nobody", &Fetch(0)));
+        let watch = Watch::begin();
+        until("it is closed", || {
+            // It fails in the end.
+            let _ = peer.stream.write_all(&batch);
+            client.snapshot().total().slow_peers_closed == 1
+        });
+        assert!(watch.growth() < allowed, "it took {} bytes, above {allowed}", watch.growth());
+        let lost = within(asking);
+        assert!(matches!(lost, Err(AskError::Disconnected { .. })), "{lost:?}");
         cut([client]);
     });
 }

@@ -255,11 +255,15 @@ impl Shard {
     /// Whether much waits for a peer that has taken nothing for a while. Reading stops at
     /// `Config::outbox_bytes`, but requests that were queued before are still answered: this bounds what they add.
     fn is_hopeless(&self, connection: &Connection) -> bool {
-        let bound = self.node.config.outbox_bytes.saturating_mul(4).saturating_add(self.node.config.max_frame as usize);
-        connection.writer.backlog() > bound && connection.writer.stuck_for(self.clock()) > STUCK_NS
+        connection.writer.backlog() > self.most_unsent() && connection.writer.stuck_for(self.clock()) > STUCK_NS
     }
 
-    fn close_slow_peer(&self, id: ConnectionId) {
+    /// What may wait for a peer that does not take it, in bytes.
+    pub(super) fn most_unsent(&self) -> usize {
+        self.node.config.outbox_bytes.saturating_mul(4).saturating_add(self.node.config.max_frame as usize)
+    }
+
+    pub(super) fn close_slow_peer(&self, id: ConnectionId) {
         self.count(|counters| counters.slow_peers_closed += 1);
         self.close(id, "it reads its answers too slowly: far more than Config::outbox_bytes wait for it", End::Faulty);
     }

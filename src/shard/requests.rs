@@ -64,17 +64,24 @@ impl Shard {
         AskError::UndecodableReply { target: self.describe(via), reason: error.to_string().into() }
     }
 
+    /// What waits to be sent over a connection, in bytes.
+    fn unsent(&self, id: ConnectionId) -> usize {
+        self.connections.borrow_mut().get(id).map_or(0, |connection| connection.writer.backlog())
+    }
+
     /// Whether much waits to be sent over a connection that we opened, and which is read all the same.
     fn is_flooded(&self, id: ConnectionId) -> bool {
-        let backlog = self.connections.borrow_mut().get(id).map_or(0, |connection| connection.writer.backlog());
-        backlog > self.node.config.outbox_bytes
+        self.unsent(id) > self.node.config.outbox_bytes
     }
 
     /// Refuses a request over a connection that we opened, since too many answers wait there already. A peer that does
-    /// not take even the refusals is closed like any that takes no answers.
+    /// not take even the refusals is closed like any that takes no answers, and at once if they become too many.
     #[cold]
     fn refuse_flood(&self, id: ConnectionId, request: u64, path: &Rc<dyn ReplyPath>) {
         self.count(|counters| counters.overloaded_outbox += 1);
+        if self.unsent(id) > self.most_unsent().saturating_mul(2) {
+            return self.close_slow_peer(id);
+        }
         let call = Call { origin: Origin::Peer(id), request, deadline: NO_DEADLINE, resolved: None };
         let text = "the outbox of the asked node (Config::outbox_bytes)";
         refuse(&call, path, FailureCode::Overloaded, text);
