@@ -83,6 +83,34 @@ fn a_peer_that_takes_none_of_many_answers_is_closed_after_a_second() {
     });
 }
 
+#[test]
+fn small_requests_that_come_in_one_piece_are_handled_only_while_their_answers_have_room() {
+    const ASKS: u64 = 200;
+    const SIZE: usize = 64 << 10;
+    const OUTBOX: usize = 256 << 10;
+    let _alone = alone();
+    bounded(|| {
+        let server =
+            builder("server", 1, Config { outbox_bytes: OUTBOX, ..config() }).bind("127.0.0.1:0").start().unwrap();
+        server.register("store", || Store).unwrap();
+        let mut peer = RawPeer::connect_narrow(server.address().unwrap().to_string().parse().unwrap());
+        peer.stream.write_all(&hello()).unwrap();
+        assert!(peer.next(|incoming| matches!(incoming, Incoming::Hello(_))));
+        let mut piece = Vec::new();
+        (1..=ASKS).for_each(|id| request(&mut piece, id, "store", &Fetch(SIZE)));
+        assert!(piece.len() < 16 << 10, "it fits one receive buffer");
+        let watch = Watch::begin();
+        peer.stream.write_all(&piece).unwrap();
+        eventually(&server, "reading stops", |c| c.reads_paused > 0);
+        // The outbox, as much again while it grows, and one answer too many.
+        let allowed = 3 * OUTBOX + 2 * SIZE;
+        assert!(watch.growth() < allowed, "it took {} bytes, above {allowed}", watch.growth());
+        (1..=ASKS).for_each(|id| peer.expect_echo(id, &payload(SIZE as u64, SIZE)));
+        assert_eq!(eventually(&server, "all are answered", |c| c.requests_in == ASKS).connections, 1);
+        cut([server]);
+    });
+}
+
 /// Reads this much, a few MiB a second for two seconds.
 fn read_slowly(peer: &RawPeer, mut left: usize) {
     let began = Instant::now();
