@@ -110,28 +110,19 @@ fn a_peer_that_only_takes_its_time_answers_pings_and_keeps_its_connection() {
     });
 }
 
-#[test]
-fn a_peer_that_we_do_not_read_ourselves_is_not_taken_for_dead() {
-    const ASKS: u64 = 20;
-    bounded(|| {
-        let server = serve("127.0.0.1:0", Config { outbox_bytes: 64 << 10, ..impatient() });
-        let mut slow = RawPeer::connect_narrow(address(&server));
-        let mut bytes = hello();
-        for id in 1..=ASKS {
-            request(&mut bytes, id, "echo", &Echo { payload: payload(id, 1 << 20) });
+/// Reads `size` bytes, a MiB or more in every period, for five periods at least if the kernels do not hold all of it.
+fn take_time(slow: &mut RawPeer, size: usize, period: Duration) {
+    let (mut got, began) = (0, Instant::now());
+    let mut buffer = vec![0; 32 << 10];
+    while got < size {
+        let count = slow.stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "it was closed after {got} bytes");
+        got += count;
+        if began.elapsed() < period * 5 {
+            std::thread::park_timeout(Duration::from_millis(4));
         }
-        let mut writing = slow.stream.try_clone().unwrap();
-        let writer = std::thread::spawn(move || writing.write_all(&bytes));
-        eventually(&server, "reading stops", |c| c.reads_paused > 0);
-        // Another one that is silent tells the time: it is given up while the first one's answers wait.
-        let mut silent = RawPeer::greet(address(&server));
-        (0..2).for_each(|_| silent.next(|incoming| assert_eq!(incoming, Incoming::Frame(Frame::Ping))));
-        silent.expect_end();
-        assert!(slow.next(|incoming| matches!(incoming, Incoming::Hello(_))));
-        (1..=ASKS).for_each(|id| slow.expect_echo(id, &payload(id, 1 << 20)));
-        writer.join().unwrap().unwrap();
-        cut([server]);
-    });
+    }
+    assert!(began.elapsed() >= period * 4, "the kernel took all of it at once");
 }
 
 #[test]
@@ -146,22 +137,47 @@ fn a_peer_that_takes_its_time_over_a_large_request_is_not_taken_for_dead() {
         let mut slow = RawPeer::over(listener.accept().unwrap().0);
         assert!(slow.next(|incoming| matches!(incoming, Incoming::Hello(_))));
         slow.stream.write_all(&hello()).unwrap();
-        // A MiB or more in every period. It says nothing, and the pings wait behind the request.
-        let (mut got, began) = (0, Instant::now());
-        let mut buffer = vec![0; 32 << 10];
-        while got < SIZE {
-            let count = slow.stream.read(&mut buffer).unwrap();
-            assert!(count > 0, "it was closed after {got} bytes");
-            got += count;
-            if began.elapsed() < period * 5 {
-                std::thread::park_timeout(Duration::from_millis(4));
-            }
-        }
-        assert!(began.elapsed() >= period * 4, "the kernel took all of it at once");
+        // It says nothing, and the pings wait behind the request.
+        take_time(&mut slow, SIZE, period);
         assert_eq!(client.snapshot().total().keepalive_closed, 0);
         drop(slow);
         assert!(matches!(within(ask), Err(AskError::Disconnected { .. })));
         cut([client]);
+    });
+}
+
+/// A server with this keepalive that has stopped to read a peer, since that has not taken its answer yet.
+fn unread(period: Duration, size: usize) -> (RpcEnv, RawPeer) {
+    let limits = Config { outbox_bytes: 64 << 10, keepalive: period, keepalive_misses: 2, ..config() };
+    let server = serve("127.0.0.1:0", limits);
+    let mut slow = RawPeer::connect_narrow(address(&server));
+    let mut bytes = hello();
+    request(&mut bytes, 1, "echo", &Echo { payload: payload(1, size) });
+    slow.stream.write_all(&bytes).unwrap();
+    eventually(&server, "reading stops", |c| c.reads_paused > 0);
+    (server, slow)
+}
+
+#[test]
+fn a_peer_that_we_do_not_read_ourselves_is_not_taken_for_dead_while_it_takes_its_answers() {
+    const SIZE: usize = 12 << 20;
+    bounded(|| {
+        let period = Duration::from_millis(250);
+        let (server, mut slow) = unread(period, SIZE);
+        take_time(&mut slow, SIZE, period);
+        let end = server.snapshot().total();
+        assert_eq!((end.keepalive_closed, end.connections), (0, 1));
+        cut([server]);
+    });
+}
+
+#[test]
+fn a_peer_that_takes_no_answers_is_taken_for_dead_though_we_do_not_read_it() {
+    bounded(|| {
+        let (server, slow) = unread(PERIOD, 12 << 20);
+        eventually(&server, "it is closed", |c| (c.keepalive_closed, c.connections) == (1, 0));
+        drop(slow);
+        cut([server]);
     });
 }
 

@@ -27,16 +27,20 @@ impl Shard {
     /// The keepalive timer of an open connection has fired. False if its peer is taken for dead.
     pub(super) fn is_alive(&self, connection: &mut Connection) -> bool {
         let config = &self.node.config;
-        let silent = Duration::from_nanos(self.clock().saturating_sub(connection.heard));
-        // Nothing arrives while we do not read: that says nothing about the peer.
-        let heard = connection.paused || silent < config.keepalive;
+        // Nothing arrives while we do not read: what the peer takes is a sign of life then.
+        let silent = match connection.paused {
+            true => connection.writer.stuck_for(self.clock()),
+            false => self.clock().saturating_sub(connection.heard),
+        };
+        let silent = Duration::from_nanos(silent);
+        let heard = silent < config.keepalive;
         if !heard && connection.unanswered >= config.keepalive_misses {
             return false;
         }
         let mut next = config.keepalive;
         if heard {
             connection.unanswered = 0;
-            next = if connection.paused { next } else { next - silent };
+            next -= silent;
         } else {
             connection.unanswered += 1;
             frame::write_ping(connection.writer.buffer(&mut self.spares.borrow_mut()));
