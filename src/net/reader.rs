@@ -1,9 +1,11 @@
 //! The receiving half of a connection: bytes become a hello, then frames.
 
+use std::cell::Cell;
+
 use crate::wire::frame::{Frame, FrameError, frame_length};
 use crate::wire::handshake::{Hello, HelloError, MAX_HELLO};
 
-/// Capacity that a reassembly buffer may keep once its frame is done, in bytes.
+/// Capacity up to which a reassembly buffer is used for further frames, in bytes.
 const KEEP: usize = 64 * 1024;
 
 /// What a frame that is being reassembled may take up beyond what has arrived, in bytes; as much again as has arrived if
@@ -58,6 +60,25 @@ impl Reader {
     /// A reader for a connection whose hello was read elsewhere.
     pub fn after_hello(max_frame: u32) -> Reader {
         Reader { greeted: true, ..Reader::new(max_frame) }
+    }
+
+    /// Lends it the buffer in `spare` for a frame that may be cut, unless it has one.
+    #[inline]
+    pub fn lend(&mut self, spare: &Cell<Vec<u8>>) {
+        if self.partial.capacity() == 0 {
+            self.partial = spare.take();
+        }
+    }
+
+    /// Takes the buffer back for others, unless a frame in it has begun and not ended: a silent connection owns none.
+    #[inline]
+    pub fn give_back(&mut self, spare: &Cell<Vec<u8>>) {
+        if self.spent {
+            self.forget_spent();
+        }
+        if self.partial.is_empty() {
+            spare.set(std::mem::take(&mut self.partial));
+        }
     }
 
     /// Whether a hello or a frame has begun and not ended.
@@ -163,7 +184,7 @@ impl Reader {
         // The hello ends in this piece of input, since it was incomplete before; what follows are frames.
         *input = &input[used - before..];
         self.greeted = true;
-        self.partial = Vec::new();
+        self.partial.clear();
         Ok(Some(hello))
     }
 }
@@ -291,14 +312,22 @@ mod tests {
     }
 
     #[test]
-    fn a_large_frame_leaves_no_large_buffer_behind() {
-        let mut bytes = stream(&[1 << 19]);
-        let tail = bytes.split_off(bytes.len() - 1);
-        let mut reader = Reader::new(1 << 20);
-        for piece in [&bytes[..], &tail[..]] {
-            let mut input = piece;
-            while reader.next(&mut input).unwrap().is_some() {}
+    fn the_buffer_of_a_cut_frame_is_lent_and_a_large_one_is_not_used_again() {
+        let spare = Cell::new(Vec::new());
+        for (size, kept) in [(KEEP / 2, true), (100, true), (1 << 19, false)] {
+            let mut bytes = stream(&[size]);
+            let tail = bytes.split_off(bytes.len() - 1);
+            let mut reader = Reader::new(1 << 20);
+            for piece in [&bytes[..], &tail[..]] {
+                reader.lend(&spare);
+                let mut input = piece;
+                while reader.next(&mut input).unwrap().is_some() {}
+                reader.give_back(&spare);
+                assert_eq!(reader.is_midway(), reader.partial.capacity() > 0, "{size}");
+            }
+            let capacity = spare.take().capacity();
+            assert_eq!(capacity >= KEEP / 2, kept, "{size}: {capacity}");
+            spare.set(Vec::with_capacity(capacity));
         }
-        assert_eq!(reader.partial.capacity(), 0);
     }
 }

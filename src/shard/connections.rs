@@ -96,7 +96,9 @@ impl Shard {
     /// Handles bytes that arrived at the time `arrived`.
     fn read(&self, id: ConnectionId, mut bytes: &[u8], arrived: u64, path: &Rc<dyn ReplyPath>) {
         let Some((mut reader, role)) = self.take_reader(id, bytes) else { return self.refuse_early_bytes(id) };
+        reader.lend(&self.reassembly);
         let problem = self.read_all(id, role, &mut reader, &mut bytes, arrived, path).err();
+        reader.give_back(&self.reassembly);
         if let Some(connection) = self.connections.borrow_mut().get(id) {
             connection.reader = Some(reader);
         }

@@ -78,6 +78,8 @@ pub struct Shard {
     pub outboxes: RefCell<Vec<Option<Outbox>>>,
     /// Spare buffers.
     pub spares: Rc<RefCell<Spares>>,
+    /// For a frame that is cut by the end of a receive buffer.
+    pub reassembly: Cell<Vec<u8>>,
     /// Lanes to and from other cores.
     pub lanes: RefCell<Lanes>,
     /// Timers.
@@ -122,6 +124,7 @@ impl Shard {
             connections: RefCell::default(),
             outboxes: RefCell::default(),
             spares,
+            reassembly: Cell::default(),
             lanes: RefCell::new(Lanes::new(node.cores.len())),
             timers: RefCell::new(TimerWheel::new(clock)),
             sleepers: RefCell::default(),
