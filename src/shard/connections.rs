@@ -283,7 +283,8 @@ impl Shard {
             return self.close(id, "the two nodes speak different versions of the protocol", End::Wanted);
         }
         if !connection.writer.queued().is_empty() {
-            if waited > STALE_NS {
+            // Only what we ask goes stale.
+            if waited > STALE_NS && !connection.serves.is_empty() {
                 self.refresh(connection);
             }
             self.mark_dirty(connection);
