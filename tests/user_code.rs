@@ -215,3 +215,21 @@ fn a_message_that_asks_while_it_is_encoded_is_answered_all_the_same() {
         end(&env);
     });
 }
+
+#[test]
+fn a_message_that_asks_a_peer_while_it_is_encoded_cannot_be_sent_and_harms_nobody() {
+    bounded(|| {
+        let (env, far) = (server(1), server(1));
+        let to = seen_from(&env, &far.register("far", Subject::default).unwrap());
+        for _ in 0..3 {
+            let far = to.clone();
+            let asked = move || async move { (far.ask(Chatty(far.clone())).await, far.ask(Ping()).await) };
+            let (answer, next) = env.spawn_on(0, asked).unwrap().join().unwrap();
+            assert_eq!(kind(&answer.unwrap_err()), "Unsendable");
+            assert_eq!(next.unwrap(), 7);
+        }
+        eventually(&env, "the end of all asks", |now| now.pending_asks == 0);
+        end(&far);
+        end(&env);
+    });
+}

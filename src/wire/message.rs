@@ -8,6 +8,9 @@ use serde::{Serialize, de::DeserializeOwned};
 /// postcard does not describe its own layout, so a change of fields is a change of version: a peer that knows only
 /// another version answers "unknown message", and never decodes the wrong one.
 ///
+/// It is encoded into the buffer of the connection by which it leaves. So its `Serialize` may not ask or send to a peer
+/// itself: the ask for which it is encoded ends as [unsendable](crate::AskError::Unsendable) then.
+///
 /// Use [`message!`](crate::message) to implement it.
 pub trait Message: Serialize + DeserializeOwned + Send + 'static {
     /// What the handler answers; `()` for a one-way message.
