@@ -233,3 +233,47 @@ fn a_message_that_asks_a_peer_while_it_is_encoded_cannot_be_sent_and_harms_nobod
         end(&env);
     });
 }
+
+/// A panic that panics again when it is dropped.
+struct Twice;
+
+impl Drop for Twice {
+    fn drop(&mut self) {
+        // A panic while another unwinds would abort the process.
+        if !std::thread::panicking() {
+            panic!("the drop of a panic panics");
+        }
+    }
+}
+
+/// Panics so in its handler.
+struct Bursting;
+
+impl Endpoint for Bursting {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask_sync::<Ping>();
+    }
+}
+
+impl HandleSync<Ping> for Bursting {
+    fn handle(&mut self, _: Ping, _: &mut CallContext) -> Result<u32, HandlerError> {
+        std::panic::panic_any(Twice)
+    }
+}
+
+#[test]
+fn a_panic_that_panics_when_it_is_dropped_is_one_panic() {
+    bounded(|| {
+        let env = client(1);
+        let bursting = env.register_on(0, "bursting", || Bursting).unwrap();
+        let here = bursting.clone();
+        let on_its_core = within(env.spawn_on(0, move || async move { here.ask(Ping()).await }).unwrap()).unwrap();
+        for outcome in [on_its_core, bursting.ask_blocking(Ping()), bursting.ask_blocking(Ping())] {
+            assert!(matches!(&outcome, Err(AskError::Handler { error, .. }) if error.is_panic()), "{outcome:?}");
+        }
+        let task = env.spawn_on(0, || async { std::panic::panic_any(Twice) }).unwrap();
+        assert!(matches!(within(task), Err(JoinError::Panicked(_))));
+        eventually(&env, "nobody waits", |now| now.pending_asks == 0);
+        end(&env);
+    });
+}

@@ -14,7 +14,7 @@ use super::reply_path::ReplyPath;
 use super::responder::Responder;
 use super::slot::Phase;
 use crate::mesh::parcel::Parcel;
-use crate::wire::failure::{HandlerError, panic_text};
+use crate::wire::failure::{HandlerError, panicked_with};
 use crate::wire::frame::EndpointId;
 use crate::wire::message::{Ask, Message};
 
@@ -63,7 +63,7 @@ impl Dispatcher {
         let polling = self.handling.enter(call.deadline);
         let mut context = CallContext { responder: Responder::answered(call, EndpointContext::new(id, path)) };
         let handling = AssertUnwindSafe(|| handler(message, &mut context).map(|reply| parcel.fill(reply)));
-        let result = catch_unwind(handling).unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))));
+        let result = catch_unwind(handling).unwrap_or_else(|panic| Err(HandlerError::panicked(panicked_with(panic))));
         drop(polling);
         slot.phase.set(Phase::Idle);
         match result {

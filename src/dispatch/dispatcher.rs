@@ -23,7 +23,7 @@ use super::slot::{Phase, Slot};
 use crate::executor::future_cell::FutureCell;
 use crate::executor::tasks::{Executor, TooManyTasks};
 use crate::net::writer::Spares;
-use crate::wire::failure::{FailureCode, panic_text};
+use crate::wire::failure::{FailureCode, panicked_with};
 use crate::wire::frame::EndpointId;
 use crate::wire::message::MessageId;
 
@@ -403,6 +403,6 @@ impl Dispatcher {
 /// Drops something of the user's; its panic ends there.
 pub(super) fn contain(drop: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(drop)) {
-        tracing::error!(panic = panic_text(&*panic), "the drop of an endpoint, or of its handler, panicked");
+        tracing::error!(panic = panicked_with(panic), "the drop of an endpoint, or of its handler, panicked");
     }
 }

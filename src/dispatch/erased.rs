@@ -27,7 +27,7 @@ use crate::executor::key::WakeKey;
 use crate::executor::tasks::Executor;
 use crate::mesh::parcel::Parcel;
 use crate::wire::codec;
-use crate::wire::failure::{Failure, FailureCode, HandlerError, panic_text};
+use crate::wire::failure::{Failure, FailureCode, HandlerError, panicked_with};
 use crate::wire::message::{Ask, Message, MessageId};
 
 /// A message as it reaches its endpoint.
@@ -377,7 +377,7 @@ where
 #[cold]
 fn report<E: Endpoint>(endpoint: &mut E, error: &HandlerError) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| endpoint.on_error(error))) {
-        tracing::error!(panic = panic_text(&*panic), "on_error panicked");
+        tracing::error!(panic = panicked_with(panic), "on_error panicked");
     }
 }
 
@@ -401,5 +401,5 @@ async fn caught<T>(future: impl Future<Output = Result<T, HandlerError>>) -> Res
 /// The same for a handler that does not await.
 #[inline]
 fn caught_now<T>(handler: impl FnOnce() -> Result<T, HandlerError>) -> Result<T, HandlerError> {
-    catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| Err(HandlerError::panicked(panic_text(&*panic))))
+    catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| Err(HandlerError::panicked(panicked_with(panic))))
 }

@@ -13,7 +13,7 @@ use crate::mesh::parcel::Parcel;
 use crate::net::connection_id::ConnectionId;
 use crate::net::roster::Peer;
 use crate::wire::codec::{self, CodecError};
-use crate::wire::failure::{Failure, FailureCode, panic_text};
+use crate::wire::failure::{Failure, FailureCode, panicked_with};
 use crate::wire::frame::EndpointId;
 
 /// Takes answers to where their requests came from. The shard implements it.
@@ -103,7 +103,7 @@ impl<R> Drop for ReplyValue<R> {
             && std::mem::needs_drop::<R>()
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value)))
         {
-            tracing::error!(panic = panic_text(&*panic), "the drop of a reply panicked");
+            tracing::error!(panic = panicked_with(panic), "the drop of a reply panicked");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::key::{MAX_SLOTS, WakeKey};
 use super::local::Bound;
 use super::slots::{Body, Slots};
 use super::waker::{self, CoreIndex};
-use crate::wire::failure::panic_text;
+use crate::wire::failure::panicked_with;
 
 pub use super::waker::RemoteWake;
 
@@ -176,7 +176,7 @@ impl Executor {
         self.discard(cell);
         match polled {
             Ok(_) => Polled::Done,
-            Err(panic) => Polled::Panicked(panic_text(&*panic).to_owned()),
+            Err(panic) => Polled::Panicked(panicked_with(panic)),
         }
     }
 
@@ -191,7 +191,9 @@ impl Executor {
 
     /// Drops the future, if there is one, and keeps the memory for the next task.
     fn discard(&self, mut cell: FutureCell) {
-        let _ = catch_unwind(AssertUnwindSafe(|| cell.clear()));
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| cell.clear())) {
+            panicked_with(panic);
+        }
         let mut spares = self.spares.borrow_mut();
         if spares.len() < SPARE_CELLS && cell.capacity() <= SPARE_BYTES {
             spares.push(cell);

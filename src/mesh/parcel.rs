@@ -7,7 +7,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use crate::wire::failure::panic_text;
+use crate::wire::failure::panicked_with;
 
 /// Room for a small value, or for the pointer to a large one.
 ///
@@ -250,7 +250,7 @@ impl Parcel {
         let dropping = AssertUnwindSafe(|| unsafe { drop(space) });
         // Parcels are dropped all over a core's loop, and the value's drop is user code: its panic ends here.
         if let Err(panic) = catch_unwind(dropping) {
-            tracing::error!(panic = panic_text(&*panic), kind = name(), "the drop of a message or reply panicked");
+            tracing::error!(panic = panicked_with(panic), kind = name(), "the drop of a message or reply panicked");
         }
     }
 }

@@ -8,7 +8,7 @@ use super::shard::Shard;
 use crate::dispatch::dispatcher::Started;
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::erased::{AnyEndpoint, Erased};
-use crate::wire::failure::{HandlerError, panic_text};
+use crate::wire::failure::{HandlerError, panicked_with};
 use crate::wire::frame::EndpointId;
 
 impl Shard {
@@ -26,7 +26,7 @@ impl Shard {
         } else {
             // Both the factory and the list of handlers are user code.
             catch_unwind(AssertUnwindSafe(|| Erased::new(make())))
-                .map_err(|panic| HandlerError::panicked(panic_text(&*panic)))
+                .map_err(|panic| HandlerError::panicked(panicked_with(panic)))
                 .and_then(|made| made.map_err(|error| HandlerError::new(error.to_string())))
         };
         let directory = self.node.directory.clone();

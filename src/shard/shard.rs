@@ -25,7 +25,7 @@ use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
 use crate::net::remote::DialTo;
 use crate::net::writer::Spares;
-use crate::wire::failure::{FailureCode, panic_text};
+use crate::wire::failure::{FailureCode, panicked_with};
 use crate::wire::frame::EndpointId;
 
 /// What the core is to do with its ring at the end of the turn.
@@ -178,7 +178,7 @@ impl Shard {
     /// the job's alone.
     pub fn run_job(self: &Rc<Self>, job: Job) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(self))) {
-            tracing::error!(core = self.core, panic = panic_text(&*panic), "a job from another thread panicked");
+            tracing::error!(core = self.core, panic = panicked_with(panic), "a job from another thread panicked");
         }
     }
 

@@ -6,7 +6,7 @@ use postcard::Deserializer;
 use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::failure::panic_text;
+use super::failure::panicked_with;
 
 /// Why a value could not be written or read. The text is postcard's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +79,7 @@ pub fn decode_then<T: DeserializeOwned, R>(bytes: &[u8], then: impl FnOnce(T) ->
 /// Keeps a panic of user code to the one message that it concerns.
 #[inline]
 fn contain<R>(code: impl FnOnce() -> Result<R, CodecError>) -> Result<R, CodecError> {
-    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| Err(CodecError::Panicked(panic_text(&*panic).into())))
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| Err(CodecError::Panicked(panicked_with(panic))))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How an ask that failed at the other side is told.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -253,6 +254,17 @@ macro_rules! wire_error {
             $(const VERSION: u16 = $version;)?
         }
     };
+}
+
+/// What a panic said, which is dropped: that is the user's code too, and may panic itself.
+#[cold]
+pub fn panicked_with(panic: Box<dyn Any + Send>) -> String {
+    let text = panic_text(&*panic).to_owned();
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        // And so on: enough of it.
+        std::mem::forget(again);
+    }
+    text
 }
 
 /// What a panic said.
