@@ -125,7 +125,10 @@ impl<R: 'static> Future for Asking<R> {
             }
             Handled::Later => Poll::Pending,
             Handled::ByTable => {
-                let Poll::Ready(reply) = shard.pending.borrow_mut().poll(key, cx) else { return Poll::Pending };
+                // A waker's code may be anybody's, its clone and its drop too: none of it runs under the borrow.
+                let mut waker = Some(cx.waker().clone());
+                let polled = shard.pending.borrow_mut().poll(key, &mut waker);
+                let Poll::Ready(reply) = polled else { return Poll::Pending };
                 self.on_core = None;
                 Poll::Ready(reply.map_err(|unread| match *unread {
                     Unread::Failed(error) => error,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::call::{Call, NO_DEADLINE, Origin};
+use crate::executor::catch::wake;
 
 /// What a core and the replier of one ask share.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Deferred {
         let waker = self.waker().take();
         // Foreign code, so not under the lock.
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use crate::wire::failure::panicked_with;
 
@@ -15,4 +15,12 @@ pub async fn catch<F: Future>(future: F) -> Result<F::Output, String> {
         Err(panic) => Poll::Ready(Err(panicked_with(panic))),
     })
     .await
+}
+
+/// Wakes whoever waits. A waker may be anybody's, and a core's loop is right above: its panic ends here.
+#[inline]
+pub fn wake(waker: Waker) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        tracing::error!(panic = panicked_with(panic), "a waker panicked");
+    }
 }

@@ -3,6 +3,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::executor::catch::wake;
+
 /// Hands one value to another thread, which polls for it as a future or blocks on it.
 ///
 /// It is for what crosses a thread once: an answer for a thread that is no core, the result of a spawned task. The
@@ -34,20 +36,21 @@ impl<T> Handoff<T> {
         drop(state);
         self.filled.notify_one();
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 
     /// The value, or a promise to wake.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<T> {
+        // Wakers are foreign code: this one is cloned, and the one before dropped, outside of the lock.
+        let mut waker = Some(cx.waker().clone());
         let mut state = self.lock();
-        match state.value.take() {
-            Some(value) => Poll::Ready(value),
-            None => {
-                state.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        let value = state.value.take();
+        if value.is_none() {
+            std::mem::swap(&mut state.waker, &mut waker);
         }
+        drop(state);
+        value.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Blocks until the value is there.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -13,6 +13,7 @@ use super::ask_key::AskKey;
 use super::asked::{LimitedBy, Via};
 use super::deadlines::Deadlines;
 use super::errors::AskError;
+use crate::executor::catch::wake;
 use crate::mesh::parcel::Parcel;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::EndpointId;
@@ -332,15 +333,14 @@ impl Pending {
         Some(Notify::Elsewhere(Box::new(notify)))
     }
 
-    /// The answer of an ask whose future is on this core.
+    /// The answer of an ask whose future is on this core. Until it is there `waker` is kept in exchange for the one before,
+    /// which is dropped where no table is borrowed: that may run any code.
     #[inline]
-    pub fn poll<R: 'static>(&mut self, key: AskKey, cx: &mut Context<'_>) -> Poll<Result<R, Box<Unread>>> {
+    pub fn poll<R: 'static>(&mut self, key: AskKey, waker: &mut Option<Waker>) -> Poll<Result<R, Box<Unread>>> {
         let Some(slot) = self.get(key) else { return Poll::Ready(Err(Unread::failed(ended_before()))) };
         if slot.phase != Phase::Answered {
-            if let Waiter::Future(waker) = &mut slot.waiter
-                && !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
-            {
-                *waker = Some(cx.waker().clone());
+            if let Waiter::Future(kept) = &mut slot.waiter {
+                std::mem::swap(kept, waker);
             }
             return Poll::Pending;
         }
@@ -352,17 +352,19 @@ impl Pending {
         Poll::Ready(answer)
     }
 
-    /// Forgets an ask whose future was dropped. An answer that nobody took comes back too, to be dropped where no
-    /// table is borrowed.
+    /// Forgets an ask whose future was dropped. Who waited, or an answer that nobody took, comes back too, to be dropped
+    /// where no table is borrowed.
     pub fn forget(&mut self, key: AskKey) -> Option<Forgotten> {
         let slot = self.get(key)?;
+        let waiter = std::mem::replace(&mut slot.waiter, Waiter::Future(None));
+        let relayed = if let Waiter::Core { core, request } = waiter { Some((core, request)) } else { None };
         let forgotten = match slot.phase {
-            Phase::Waiting => Forgotten::Waiting(slot.asked.via),
+            Phase::Waiting => Forgotten::Waiting(slot.asked.via, waiter),
             Phase::Answered => Forgotten::Answered(open(slot.answer.take_out())),
             Phase::Reserved => return None,
         };
-        if let Waiter::Core { core, request } = std::mem::replace(&mut slot.waiter, Waiter::Future(None)) {
-            self.relayed.remove(&(core, request));
+        if let Some(relayed) = relayed {
+            self.relayed.remove(&relayed);
         }
         self.deadlines.clear(key.slot());
         self.vacate(key);
@@ -370,16 +372,12 @@ impl Pending {
     }
 
     /// Lets an ask whose future moved to another thread be answered there. If the answer is here already it comes
-    /// back, to be put into the cell once no table is borrowed.
-    pub fn hand_over(&mut self, key: AskKey, cell: Arc<AskCell>) -> Option<Result<Parcel, AskError>> {
+    /// back, to be put into the cell once no table is borrowed; if not, who waited until now does.
+    pub fn hand_over(&mut self, key: AskKey, cell: Arc<AskCell>) -> Forgotten {
         if let Some(slot) = self.get_waiting(key) {
-            slot.waiter = Waiter::Cell(cell);
-            return None;
+            return Forgotten::Waiting(slot.asked.via, std::mem::replace(&mut slot.waiter, Waiter::Cell(cell)));
         }
-        match self.forget(key) {
-            Some(Forgotten::Answered(answer)) => Some(answer),
-            _ => Some(Err(ended_before())),
-        }
+        self.forget(key).unwrap_or_else(|| Forgotten::Answered(Err(ended_before())))
     }
 
     /// The ask that was relayed for this ask of another core.
@@ -407,11 +405,11 @@ impl Pending {
     }
 }
 
-/// An ask whose future was dropped.
+/// An ask whose future was dropped, or moved to another thread.
 #[derive(Debug)]
 pub enum Forgotten {
-    /// It still waited: whoever was asked this way is to be told.
-    Waiting(Via),
+    /// It still waited: where it went, and who waited. If it was dropped, whoever was asked this way is to be told.
+    Waiting(Via, Waiter),
     /// It was answered.
     Answered(Result<Parcel, AskError>),
 }
@@ -450,7 +448,7 @@ impl Notify {
         match self {
             Notify::Task(None) => None,
             Notify::Task(Some(waker)) => {
-                waker.wake();
+                wake(waker);
                 None
             }
             Notify::Elsewhere(to) => match *to {

@@ -327,8 +327,8 @@ impl Shard {
             return;
         }
         let forgotten = self.pending.borrow_mut().forget(key);
-        if let Some(Forgotten::Waiting(via)) = forgotten {
-            self.cancel(&via, key);
+        if let Some(Forgotten::Waiting(via, _)) = &forgotten {
+            self.cancel(via, key);
         }
     }
 
@@ -342,8 +342,8 @@ impl Shard {
 
     /// Hands an ask whose future moved to another thread over to that thread.
     pub fn hand_over_ask(&self, key: AskKey, cell: Arc<AskCell>) {
-        let answer = self.pending.borrow_mut().hand_over(key, cell.clone());
-        if let Some(answer) = answer {
+        let handed_over = self.pending.borrow_mut().hand_over(key, cell.clone());
+        if let Forgotten::Answered(answer) = handed_over {
             cell.answer.put(answer);
         }
     }

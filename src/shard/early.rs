@@ -80,6 +80,24 @@ pub struct EarlyAsk {
     depth: Cell<u32>,
 }
 
+/// While it lives, one more handler is being called; ends with it also if an asker's waker panics.
+struct Deeper<'a>(&'a Cell<u32>);
+
+impl Deeper<'_> {
+    #[inline]
+    fn new(depth: &Cell<u32>) -> Deeper<'_> {
+        depth.set(depth.get() + 1);
+        Deeper(depth)
+    }
+}
+
+impl Drop for Deeper<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 impl EarlyAsk {
     #[inline]
     fn take(&self) -> Option<Box<Early>> {
@@ -141,7 +159,7 @@ impl Shard {
         }
         let Some(mut early) = self.early.take() else { return Handled::ByTable };
         self.early.left.set(self.early.left.get().saturating_sub(1));
-        self.early.depth.set(self.early.depth.get() + 1);
+        let deeper = Deeper::new(&self.early.depth);
         let called = (early.call)(self, &mut early, self.path());
         let handled = match called {
             Called::Replied if self.executor.ready_len() == 0 => {
@@ -150,7 +168,7 @@ impl Shard {
             }
             called => self.answer_by_table(&mut early, called, cx),
         };
-        self.early.depth.set(self.early.depth.get() - 1);
+        drop(deeper);
         self.early.spare.set(Some(early));
         handled
     }

@@ -13,6 +13,7 @@ use super::current;
 use super::node::now;
 use super::shard::Shard;
 use super::timeouts::Timer;
+use crate::executor::catch::wake;
 use crate::executor::timers::TimerKey;
 
 /// Which sleeper of a core: place and serial number.
@@ -60,7 +61,7 @@ impl Shard {
     pub(super) fn on_slept(&self, key: SleepKey) {
         let sleeper = self.sleepers.borrow_mut().remove(key);
         if let Some(sleeper) = sleeper {
-            sleeper.waker.wake();
+            wake(sleeper.waker);
         }
     }
 }
