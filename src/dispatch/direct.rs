@@ -64,14 +64,16 @@ impl Dispatcher {
         let mut context = CallContext { responder: Responder::answered(call, EndpointContext::new(id, path)) };
         let handling = AssertUnwindSafe(|| handler(message, &mut context).map(|reply| parcel.fill(reply)));
         let result = catch_unwind(handling).unwrap_or_else(|panic| Err(HandlerError::panicked(panicked_with(panic))));
-        drop(polling);
-        slot.phase.set(Phase::Idle);
-        match result {
+        let called = match result {
             Ok(()) => Called::Replied,
             Err(error) => {
+                // Still busy, and still in this call: it may ask its own endpoint.
                 slot.endpoint.report(&error);
                 Called::Failed(error)
             }
-        }
+        };
+        drop(polling);
+        slot.phase.set(Phase::Idle);
+        called
     }
 }

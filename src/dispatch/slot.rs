@@ -80,7 +80,10 @@ impl Slot {
     pub(super) fn is_clear_for_next(&self) -> bool {
         let Some(in_flight) = &self.in_flight else { return true };
         if in_flight.is_empty() {
+            // Busy meanwhile: what it asks of itself waits.
+            self.phase.set(Phase::Busy);
             in_flight.take_errors().iter().for_each(|error| self.endpoint.report(error));
+            self.phase.set(Phase::Idle);
         }
         match self.inbox.borrow().front() {
             Some(Item::Message(envelope)) => in_flight.may_begin(self.endpoint.is_shared(envelope.message)),
