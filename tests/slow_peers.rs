@@ -15,7 +15,7 @@ use common::raw::{self, RawPeer, hello, request};
 use common::{LIMIT, bounded, builder, config, eventually, seen_from};
 use ringpost::net::reader::Incoming;
 use ringpost::{
-    AskError, CallContext, Config, Endpoint, EndpointRef, Handle, HandleSync, HandlerError, Handlers, message,
+    AskError, CallContext, Config, Endpoint, EndpointRef, Handle, HandleSync, HandlerError, Handlers, RpcEnv, message,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,27 +53,36 @@ impl HandleSync<Fetch> for Store {
     }
 }
 
+/// What a server owes in [`owing_all_but_one`], in bytes and less the frames around it.
+const OWED: usize = 24 << 20;
+
+/// A server whose answers, but the last, wait for a peer that has read none of them, and the gate before the last one.
+fn owing_all_but_one() -> (RpcEnv, RawPeer, Gate) {
+    const SIZE: usize = 1 << 20;
+    let asks = (OWED / SIZE) as u64;
+    let limits = Config { outbox_bytes: 64 << 10, max_frame: 2 * SIZE as u32, ..config() };
+    let server = builder("server", 1, limits).bind("127.0.0.1:0").start().unwrap();
+    server.register("store", || Store).unwrap();
+    let (mut first, last) = (Gate::new(), Gate::new());
+    let mut peer = RawPeer::connect_narrow(server.address().unwrap().to_string().parse().unwrap());
+    let mut bytes = hello();
+    request(&mut bytes, 1, "store", &Wait(first.id));
+    (0..asks).for_each(|ask| request(&mut bytes, 2 + ask, "store", &Fetch(SIZE)));
+    request(&mut bytes, 2 + asks, "store", &Wait(last.id));
+    peer.stream.write_all(&bytes).unwrap();
+    first.expect(Event::Entered);
+    eventually(&server, "all have been read", |c| c.inbox_messages == asks + 1);
+    first.open();
+    // From now on the peer has a second to take some of what was given to the socket.
+    last.expect(Event::Entered);
+    (server, peer, last)
+}
+
 #[test]
 fn a_peer_that_takes_none_of_many_answers_is_closed_after_a_second() {
-    const ASKS: u64 = 24;
-    const SIZE: usize = 1 << 20;
     let _alone = alone();
     bounded(|| {
-        let limits = Config { outbox_bytes: 64 << 10, max_frame: 2 * SIZE as u32, ..config() };
-        let server = builder("server", 1, limits).bind("127.0.0.1:0").start().unwrap();
-        server.register("store", || Store).unwrap();
-        let (mut first, mut last) = (Gate::new(), Gate::new());
-        let mut peer = RawPeer::connect_narrow(server.address().unwrap().to_string().parse().unwrap());
-        let mut bytes = hello();
-        request(&mut bytes, 1, "store", &Wait(first.id));
-        (0..ASKS).for_each(|ask| request(&mut bytes, 2 + ask, "store", &Fetch(SIZE)));
-        request(&mut bytes, 2 + ASKS, "store", &Wait(last.id));
-        peer.stream.write_all(&bytes).unwrap();
-        first.expect(Event::Entered);
-        eventually(&server, "all have been read", |c| c.inbox_messages == ASKS + 1);
-        first.open();
-        // All answers but one wait for the peer, which has a second to take what was given to the socket.
-        last.expect(Event::Entered);
+        let (server, _peer, mut last) = owing_all_but_one();
         let began = Instant::now();
         until("its time is over", || began.elapsed() > Duration::from_millis(1200));
         assert_eq!(eventually(&server, "it is still there", |c| c.connections == 1).slow_peers_closed, 0);
@@ -129,27 +138,12 @@ fn read_slowly(peer: &RawPeer, mut left: usize) {
 
 #[test]
 fn a_peer_that_reads_many_answers_slowly_and_steadily_keeps_its_connection() {
-    const ASKS: u64 = 24;
-    const SIZE: usize = 1 << 20;
     let _alone = alone();
     bounded(|| {
-        let limits = Config { outbox_bytes: 64 << 10, max_frame: 2 * SIZE as u32, ..config() };
-        let server = builder("server", 1, limits).bind("127.0.0.1:0").start().unwrap();
-        server.register("store", || Store).unwrap();
-        let (mut first, mut last) = (Gate::new(), Gate::new());
-        let mut peer = RawPeer::connect_narrow(server.address().unwrap().to_string().parse().unwrap());
-        let mut bytes = hello();
-        request(&mut bytes, 1, "store", &Wait(first.id));
-        (0..ASKS).for_each(|ask| request(&mut bytes, 2 + ask, "store", &Fetch(SIZE)));
-        request(&mut bytes, 2 + ASKS, "store", &Wait(last.id));
-        peer.stream.write_all(&bytes).unwrap();
-        first.expect(Event::Entered);
-        eventually(&server, "all have been read", |c| c.inbox_messages == ASKS + 1);
-        first.open();
-        last.expect(Event::Entered);
+        let (server, peer, mut last) = owing_all_but_one();
         // One more answer, while most of the others still wait for the peer, after more than a second.
         let began = Instant::now();
-        let reader = thread::spawn(move || read_slowly(&peer, ASKS as usize * SIZE));
+        let reader = thread::spawn(move || read_slowly(&peer, OWED));
         until("a second is over", || began.elapsed() > Duration::from_millis(1200));
         last.open();
         reader.join().unwrap();
