@@ -50,7 +50,8 @@ pub enum Step {
 ///
 /// A turn collects what has arrived from the ring, the lanes and other threads, runs tasks and endpoints up to a
 /// budget, fires timers, and then sends what has gathered: one send for each connection, one wake-up for each core
-/// that sleeps, all submitted with one system call. Reactions only ever note what is to be sent.
+/// that sleeps, all submitted with one system call; a single send goes without the ring. Reactions only ever note what is
+/// to be sent.
 pub struct Core {
     pub(super) ring: Ring,
     pub(super) shard: Rc<Shard>,
