@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use common::echo::{Hang, Hanging, on_core, within};
 use common::{LIMIT, bounded, client, end, eventually};
 use ringpost::{
-    AskError, Asking, CallContext, Endpoint, EndpointRef, Handle, HandleShared, HandleSync, HandlerError, Handlers,
-    RpcEnv, message, spawn,
+    AskError, Asking, CallContext, Endpoint, EndpointRef, Handle, HandleSync, HandlerError, Handlers, RpcEnv, message,
+    spawn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -390,110 +390,58 @@ fn asks_end_in_the_order_of_their_deadlines_and_never_early() {
     });
 }
 
-/// Looks at an ask of itself, and has a task await another, when it is told of an error. May have several in flight.
+/// Asks a journal, and keeps the ask.
+#[derive(Serialize, Deserialize)]
+struct Begin(EndpointRef);
+message!(Begin as "early.Begin" => ());
+
 #[derive(Default)]
-struct Introspective {
-    hang: Option<EndpointRef>,
-    own: Option<EndpointRef>,
-    told: Rc<Cell<u32>>,
-    outcome: Option<Sender<AskError>>,
-}
+struct Keeping(Vec<Asking<()>>);
 
-/// Tells an endpoint where it is.
-#[derive(Serialize, Deserialize)]
-struct Where(EndpointRef);
-message!(Where as "early.Where" => ());
-
-/// Fails after a turn.
-#[derive(Serialize, Deserialize)]
-struct FailLater;
-message!(FailLater as "early.FailLater" => ());
-
-impl Endpoint for Introspective {
+impl Endpoint for Keeping {
     fn handlers(handlers: &mut Handlers<Self>) {
-        handlers.concurrency(if SHARED.get() { 2 } else { 1 });
-        handlers.ask_sync::<Fail>().ask_shared::<FailLater>().ask_sync::<Follow>().ask_sync::<Where>();
-    }
-
-    fn on_error(&mut self, _: &HandlerError) {
-        if let Some(own) = &self.own {
-            assert!(!is_ready(own.ask(Follow)), "it is handled while its endpoint is told of an error");
-        }
-        if let (Some(hang), Some(tell)) = (&self.hang, self.outcome.take()) {
-            let ask = hang.ask(Hang);
-            drop(spawn(async move { tell.send(ask.await.unwrap_err()).unwrap() }));
-        }
-        self.told.set(self.told.get() + 1);
+        handlers.ask_sync::<Begin>();
     }
 }
 
-thread_local! {
-    /// Whether the endpoint that is registered next has handlers in flight side by side.
-    static SHARED: Cell<bool> = const { Cell::new(false) };
-}
-
-impl HandleSync<Where> for Introspective {
-    fn handle(&mut self, Where(own): Where, _: &mut CallContext) -> Result<(), HandlerError> {
-        self.own = Some(own);
+impl HandleSync<Begin> for Keeping {
+    fn handle(&mut self, Begin(telling): Begin, _: &mut CallContext) -> Result<(), HandlerError> {
+        self.0.push(telling.ask(Tell));
         Ok(())
     }
 }
 
-impl HandleSync<Follow> for Introspective {
-    fn handle(&mut self, _: Follow, _: &mut CallContext) -> Result<u32, HandlerError> {
-        Ok(self.told.get())
+/// Tells a channel.
+#[derive(Serialize, Deserialize)]
+struct Tell;
+message!(Tell as "early.Tell" => ());
+
+struct Telling(Sender<()>);
+
+impl Endpoint for Telling {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask_sync::<Tell>();
     }
 }
 
-impl HandleSync<Fail> for Introspective {
-    fn handle(&mut self, _: Fail, _: &mut CallContext) -> Result<(), HandlerError> {
-        Err(HandlerError::new("as asked"))
-    }
-}
-
-impl HandleShared<FailLater> for Introspective {
-    async fn handle(&self, _: FailLater, _: &mut CallContext) -> Result<(), HandlerError> {
-        spawn(async {}).await?;
-        Err(HandlerError::new("as asked"))
+impl HandleSync<Tell> for Telling {
+    fn handle(&mut self, _: Tell, _: &mut CallContext) -> Result<(), HandlerError> {
+        self.0.send(()).map_err(|error| HandlerError::new(error.to_string()))
     }
 }
 
 #[test]
-fn an_endpoint_that_is_told_of_an_error_may_ask_itself() {
+fn an_ask_of_a_handler_that_runs_outside_of_any_task_needs_no_further_turn() {
     bounded(|| {
-        let env = client(1);
-        let own = env.register_on(0, "own", Introspective::default).unwrap();
-        let shared = || {
-            SHARED.set(true);
-            Introspective::default()
-        };
-        let shared = env.register_on(0, "shared", shared).unwrap();
-        for endpoint in [own, shared] {
-            endpoint.ask_blocking(Where(endpoint.clone())).unwrap();
-            let there = endpoint.clone();
-            on_core(&env, move || async move { there.ask(Fail).await.unwrap_err() });
-            endpoint.ask_blocking(FailLater).unwrap_err();
-            assert_eq!(endpoint.ask_blocking(Follow).unwrap(), 2, "{endpoint}");
-        }
-        eventually(&env, "nobody waits", |now| now.pending_asks == 0);
-        end(&env);
-    });
-}
-
-#[test]
-fn what_on_error_asks_for_ends_with_the_call_that_failed() {
-    bounded(|| {
-        let env = client(1);
+        let env = client(2);
         let (tell, told) = channel();
-        let hang = env.register_on(0, "hang", || Hanging).unwrap();
-        let failing = move || Introspective { hang: Some(hang), outcome: Some(tell), ..Introspective::default() };
-        let failing = env.register_on(0, "failing", failing).unwrap();
-        on_core(&env, move || async move { failing.ask_within(Fail, Duration::from_millis(20)).await }).unwrap_err();
-        let error = told.recv_timeout(LIMIT / 2).unwrap();
-        assert!(
-            matches!(&error, AskError::Timeout { setting, .. } if setting.contains("deadline of the call")),
-            "{error}"
-        );
-        end(&env);
+        let telling = env.register_on(0, "telling", || Telling(tell)).unwrap();
+        let keeping = env.register_on(0, "keeping", Keeping::default).unwrap();
+        // It comes over a lane, and is handled as it is read.
+        let asked = env.spawn_on(1, move || async move { keeping.ask(Begin(telling)).await }).unwrap();
+        within(asked).unwrap().unwrap();
+        told.recv_timeout(LIMIT / 2).expect("handled though nobody awaits it");
+        env.shutdown(Duration::ZERO);
+        assert!(env.await_termination_within(LIMIT).unwrap());
     });
 }
