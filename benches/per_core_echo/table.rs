@@ -86,7 +86,8 @@ fn ratio(run: &Run, ringpost: &Sample, floor: &Sample) -> f64 {
 
 fn legend(rows: &[Row]) -> String {
     let mut out = String::from(
-        "ratio = ringpost / floor, 1.00 is the floor: of the p50 with one ask in flight, of the time per ask (by rate) with more.\n",
+        "ratio = ringpost / floor, 1.00 is the floor: of the p50 with one ask in flight, of the time per ask (by rate) with more.\n\
+         enters/op = calls of `io_uring_enter` per ask, and sends made without one, of both sides together.\n",
     );
     let kinds = [FloorKind::NonBlocking, FloorKind::Blocking, FloorKind::Pipelined, FloorKind::CacheLine];
     let used = |kind: &FloorKind| rows.iter().any(|row| row.run.floor() == Some(*kind));

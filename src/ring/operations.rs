@@ -179,8 +179,8 @@ impl Ring {
     }
 
     /// Sends all of `buf`, reported once as [`Completion::Sent`](super::Completion::Sent), which gives the buffer back.
-    /// A peer that does not read keeps it in flight. A long one goes in parts, of a MiB or less, and
-    /// [`Completion::SentPart`] is reported behind each but the last.
+    /// A peer that does not read keeps it in flight. A long one goes in parts, of a MiB and a page
+    /// at most, and [`Completion::SentPart`](super::Completion::SentPart) is reported behind each but the last.
     ///
     /// # Errors
     /// Gives the buffer back at once if a send is in flight on this socket or the socket is closed.

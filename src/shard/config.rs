@@ -62,7 +62,8 @@ pub struct Config {
     /// How long a new connection may take to say its hello: 5 s.
     pub handshake_timeout: Duration,
     /// How long a connection may bring nothing before the peer is asked for a sign of life: 10 s. Zero: never; then a
-    /// host that has gone silent is noticed by timeouts of asks alone.
+    /// host that has gone silent is noticed by timeouts of asks alone. What the peer takes of a long send counts too, in
+    /// parts of a MiB; while we do not read it, since it takes no answers, only that counts.
     pub keepalive: Duration,
     /// How many times in a row that is asked in vain, once every `keepalive`, before the connection is closed: 3.
     pub keepalive_misses: u32,

@@ -158,7 +158,8 @@ impl Shard {
         Some((connection.reader.take()?, connection.role))
     }
 
-    /// Whether reading has to stop, and stops it if the peer does not read its answers; what is left of `bytes` is kept for later.
+    /// Whether reading has to stop, and stops it if the peer does not read its answers; what is left of `bytes` is kept
+    /// for later.
     #[inline]
     fn is_congested(&self, id: ConnectionId, bytes: &[u8], arrived: u64) -> bool {
         let mut connections = self.connections.borrow_mut();
