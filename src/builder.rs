@@ -72,12 +72,13 @@ impl Builder {
     /// Listens on this `host:port`, or on the Unix socket `unix:/path`. Without this the env listens nowhere and only
     /// asks others (client mode).
     ///
-    /// Port 0 means any. If the port is taken, the next ones are tried, up to `Config::port_retries`; if the host is a
-    /// name, the next of its addresses after that. An unspecified host (`0.0.0.0`, `[::]`) wants
+    /// Port 0 means any. If the port is taken, the start waits for it, up to `Config::port_wait`. After that it tries the
+    /// next ports, up to `Config::port_retries`, which is none by default; then the next address, if the host is a name
+    /// with several; then it fails. A move to another port or address is warned of. An unspecified host (`0.0.0.0`, `[::]`) wants
     /// [`advertise`](Self::advertise) beside it, or refs to this env do not travel: a warning says so.
     ///
     /// The file of a Unix socket is removed when the env has ended. One that was left behind, so that nobody accepts
-    /// there, is replaced; one where somebody does is an error. Who may connect is a matter of the permissions of the
+    /// there, is replaced; one where somebody still does after `Config::port_wait` is an error. Who may connect is a matter of the permissions of the
     /// file, which follow the umask, and of its directory.
     pub fn bind(mut self, address: impl Into<String>) -> Builder {
         self.bind = Some(address.into());
@@ -154,7 +155,7 @@ impl Builder {
         let node = Node::new(self.name, self.config, numbers, capabilities.clone());
         let (listeners, address) = match &self.bind {
             Some(bind) => {
-                let listening = listen(bind, cores, node.config.port_retries)?;
+                let listening = listen(bind, cores, &node.config)?;
                 let address = advertised(&listening, self.advertise.as_deref())?;
                 // The first and only time that these are set.
                 let _ = node.advertised.set(address.to_string());

@@ -1,6 +1,7 @@
 //! Every error that a user can meet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::dispatch::directory::NameError;
 pub use crate::net::errors::{AskError, SendError};
@@ -68,7 +69,11 @@ pub enum StartError {
         cause: Arc<str>,
     },
     /// The wished port and all that may be tried instead are taken.
-    #[error("{}: choose another port, or raise Config::port_retries", taken(host, *first, *last))]
+    #[error(
+        "{}, and that did not change within {waited:?} (Config::port_wait): stop the process that listens there, choose \
+         another port, or raise Config::port_retries",
+        taken(host, *first, *last)
+    )]
     PortsTaken {
         /// The host part of the bind address.
         host: Arc<str>,
@@ -76,6 +81,8 @@ pub enum StartError {
         first: u16,
         /// The last one that was tried.
         last: u16,
+        /// How long the start waited in all.
+        waited: Duration,
     },
     /// `Builder::start_local` was called on a thread that runs no fitting runtime.
     #[error(
@@ -97,9 +104,9 @@ pub enum StartError {
 
 fn taken(host: &str, first: u16, last: u16) -> String {
     match (first, last) {
-        (0, _) => format!("no port of {host} is free"),
-        _ if first == last => format!("port {first} of {host} is taken"),
-        _ => format!("ports {first} to {last} of {host} are all taken"),
+        (0, _) => format!("cannot listen on {host}:0: all ports are taken"),
+        _ if first == last => format!("cannot listen on {host}:{first}: the port is taken"),
+        _ => format!("cannot listen on {host}:{first}: ports {first} to {last} are taken"),
     }
 }
 

@@ -190,7 +190,7 @@ fn an_unreachable_peer_is_named_then_tried_again_after_a_pause_until_it_is_there
         let failures = eventually(&client, "the second attempt is counted", |c| c.dial_failures > 1).dial_failures;
         assert_eq!(failures, 2, "asks that wait share an attempt");
 
-        let server = serve(&at.to_string(), Config { port_retries: 0, ..config() });
+        let server = serve(&at.to_string(), config());
         echo_blocking(&echo, 2, 1000).unwrap();
         assert_eq!(eventually(&client, "it is connected", |c| c.connections == 1).dialled, 1);
         cut([client, server]);

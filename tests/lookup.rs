@@ -192,7 +192,7 @@ fn a_ref_works_again_after_its_server_has_restarted() {
     bounded(|| {
         let first = server(2);
         let address = first.address().unwrap().to_string();
-        let config = Config { backoff_first: Duration::from_millis(5), port_retries: 0, ..config() };
+        let config = Config { backoff_first: Duration::from_millis(5), ..config() };
         let other = builder("client", 1, config.clone()).start().unwrap();
         // The new run gives the id of the old endpoint to another one: a ref must not believe in old ids.
         first.register("server", || Server(1)).unwrap();

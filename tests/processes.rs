@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::echo::{Echo, Hang, cut, dialler, echo_blocking, echo_once, host, on_core, payload, within};
 use common::process::{Process, serve_until_told};
-use common::{LIMIT, bounded, builder, config, eventually, kind};
-use ringpost::{AskError, Config, RpcEnv};
+use common::{LIMIT, bounded, builder, config, eventually, kind, unix_socket};
+use ringpost::{AskError, Config, RpcEnv, StartError};
 
 const BIND: &str = "RINGPOST_TEST_SERVER_BIND";
 /// How many endpoints are registered before the others, so that two runs of a server give them different ids.
@@ -22,7 +22,7 @@ const DECOYS: &str = "RINGPOST_TEST_SERVER_DECOYS";
 fn server_process() {
     let bind = std::env::var(BIND).unwrap_or_else(|_| "127.0.0.1:0".to_owned());
     let decoys = std::env::var(DECOYS).map_or(0, |count| count.parse().unwrap());
-    let env = builder("server", 1, Config { port_retries: 0, ..config() }).bind(bind).start().unwrap();
+    let env = builder("server", 1, config()).bind(bind).start().unwrap();
     for number in 0..decoys {
         env.register(&format!("decoy{number}"), || common::echo::Hanging).unwrap();
     }
@@ -211,4 +211,59 @@ fn a_ref_works_again_after_its_server_was_started_again() {
         eventually(&client, "one connection a run", |c| (c.dialled, c.connections) == (4, 1));
         cut([client]);
     });
+}
+
+/// Kills a server and listens where it did as soon as it was reaped, several times. The kernel ends the rings of a killed
+/// process in the background, and the listening socket with them.
+fn a_killed_server_leaves_its_address_to_the_next(bind: impl Fn() -> String) {
+    for _ in 0..10 {
+        let mut server = started(&bind(), 0);
+        let client = dialler(config());
+        echo_blocking(&client.endpoint_ref(&server.uri("echo")).unwrap(), 1, 100).unwrap();
+        server.kill();
+        let next = builder("next", 1, config()).bind(&server.address).start();
+        let next = next.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(next.address().unwrap().to_string(), server.address);
+        cut([client, next]);
+    }
+}
+
+#[test]
+fn a_server_starts_again_at_its_port_right_after_it_was_killed() {
+    bounded(|| a_killed_server_leaves_its_address_to_the_next(|| "127.0.0.1:0".to_owned()));
+}
+
+#[test]
+fn a_port_that_another_process_keeps_is_named_with_the_wait_and_the_remedy() {
+    bounded(|| {
+        let server = started("127.0.0.1:0", 0);
+        let refused = builder("next", 1, config()).bind(&server.address).start().unwrap_err();
+        assert!(matches!(refused, StartError::PortsTaken { waited, .. } if waited == Duration::from_millis(250)));
+        for part in [&*server.address, "250ms", "Config::port_wait", "choose another port", "Config::port_retries"] {
+            assert!(refused.to_string().contains(part), "{part}: {refused}");
+        }
+        let client = dialler(config());
+        echo_blocking(&client.endpoint_ref(&server.uri("echo")).unwrap(), 1, 100).unwrap();
+        cut([client]);
+    });
+}
+
+#[test]
+fn a_unix_socket_that_another_process_keeps_is_named_with_the_wait_and_the_remedy() {
+    bounded(|| {
+        let server = started(&unix_socket(), 0);
+        let refused = builder("next", 1, config()).bind(&server.address).start().unwrap_err();
+        assert!(matches!(refused, StartError::Bind { .. }), "{refused:?}");
+        for part in [&*server.address, "250ms", "Config::port_wait", "choose another path"] {
+            assert!(refused.to_string().contains(part), "{part}: {refused}");
+        }
+        let client = dialler(config());
+        echo_blocking(&client.endpoint_ref(&server.uri("echo")).unwrap(), 1, 100).unwrap();
+        cut([client]);
+    });
+}
+
+#[test]
+fn a_server_starts_again_at_its_unix_socket_right_after_it_was_killed() {
+    bounded(|| a_killed_server_leaves_its_address_to_the_next(unix_socket));
 }

@@ -345,6 +345,31 @@ fn if_the_port_is_taken_the_next_one_is_used_and_refs_carry_it() {
 }
 
 #[test]
+fn a_taken_port_is_an_error_by_default_and_a_move_to_another_one_is_warned_of() {
+    bounded(|| {
+        common::log::keep();
+        let port = free_ports(30_000, 2);
+        let address = format!("127.0.0.1:{port}");
+        let foreign = TcpListener::bind(&address).unwrap();
+        let refused = builder("server", 1, config()).bind(&address).start();
+        let refused = refused.map(|env| env.address().unwrap().to_string()).unwrap_err();
+        assert!(
+            matches!(&refused, StartError::PortsTaken { first, last, .. } if [*first, *last] == [port; 2]),
+            "{refused}"
+        );
+        let moved = builder("server", 1, Config { port_retries: 1, ..config() }).bind(&address).start().unwrap();
+        let bound = format!("127.0.0.1:{}", port + 1);
+        assert_eq!(moved.address().unwrap().to_string(), bound);
+        let warned = common::log::take().into_iter().filter(|(level, line)| {
+            *level == tracing::Level::WARN && line.contains(&format!("wished={port} ")) && line.contains(&bound)
+        });
+        assert_eq!(warned.count(), 1);
+        drop(foreign);
+        end(&moved);
+    });
+}
+
+#[test]
 fn two_envs_that_start_at_the_same_moment_never_share_a_port() {
     bounded(|| {
         let port = free_ports(18_000, 4);
@@ -353,7 +378,9 @@ fn two_envs_that_start_at_the_same_moment_never_share_a_port() {
             let starting = [(); 2].map(|()| {
                 let together = together.clone();
                 std::thread::spawn(move || {
-                    let builder = builder("server", 1, config()).bind(format!("127.0.0.1:{port}"));
+                    // Who comes second goes on to the next port at once.
+                    let config = Config { port_wait: Duration::ZERO, port_retries: 1, ..config() };
+                    let builder = builder("server", 1, config).bind(format!("127.0.0.1:{port}"));
                     together.wait();
                     builder.start().unwrap()
                 })
@@ -440,7 +467,7 @@ fn starts_with_few_descriptors() {
         for spare in 0..64 {
             let mut files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
             files.truncate(files.len() - spare);
-            let limits = Config { port_retries: 0, ..config() };
+            let limits = config();
             // Not inside a runtime: tokio-uring 0.5 itself leaks descriptors if it gets no ring.
             let server = builder("server", 2, limits).host(ringpost::Host::Thread);
             let started = server.bind(format!("127.0.0.1:{port}")).start();

@@ -73,7 +73,10 @@ pub struct Config {
     pub backoff_last: Duration,
     /// How long `shutdown` waits for what is queued, if it is not told: 10 s.
     pub drain: Duration,
-    /// Ports tried after the wished one if it is taken: 16.
+    /// How long a start waits for a port or a Unix socket that is taken: 250 ms in all. The kernel frees those of a killed
+    /// process only some milliseconds after the process has gone. Zero: it does not wait.
+    pub port_wait: Duration,
+    /// Ports tried after the wished one if it is still taken after that: 0. A move to another one is warned of.
     pub port_retries: u16,
     /// Receive buffers per core, a power of two: 256. What has arrived for a connection whose reading has just stopped is
     /// kept: about as much as these buffers hold.
@@ -114,7 +117,8 @@ impl Default for Config {
             backoff_first: Duration::from_millis(50),
             backoff_last: Duration::from_secs(5),
             drain: Duration::from_secs(10),
-            port_retries: 16,
+            port_wait: Duration::from_millis(250),
+            port_retries: 0,
             receive_buffers: 256,
             receive_buffer_bytes: 16 << 10,
             placement: Placement::default(),

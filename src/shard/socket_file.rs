@@ -25,7 +25,7 @@ impl SocketFile {
     /// Listens on this path.
     ///
     /// # Errors
-    /// `AddrInUse` if somebody accepts there, or the file is no socket; whatever the system says otherwise.
+    /// `AddrInUse` if somebody accepts there, `AlreadyExists` if the file is no socket; whatever the system says otherwise.
     pub fn listen(path: &str) -> io::Result<(Socket, SocketFile)> {
         let path = PathBuf::from(path);
         let _turn = lock_directory_of(&path)?;
@@ -72,9 +72,9 @@ fn lock_directory_of(path: &Path) -> io::Result<File> {
 
 /// Whether the file at `path` is a socket that nobody listens on.
 fn check_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
-    let in_use = |cause: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, cause));
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return in_use("a file that is no socket is there: choose another path, or remove it");
+        let cause = "a file that is no socket is there: choose another path, or remove it";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, cause));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // A listener with a full queue would have it wait.
@@ -82,7 +82,7 @@ fn check_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     match probe.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         // A socket of another type, a full queue, a lack of permission: somebody has it.
-        _ => in_use("somebody listens there already: choose another path"),
+        _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there already")),
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
         drop(SocketFile::listen(&path).unwrap());
         fs::write(&path, "letters").unwrap();
         let taken = SocketFile::listen(&path).unwrap_err();
-        assert!(taken.kind() == io::ErrorKind::AddrInUse && taken.to_string().contains("no socket"), "{taken}");
+        assert!(taken.kind() == io::ErrorKind::AlreadyExists && taken.to_string().contains("no socket"), "{taken}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "letters");
         fs::remove_file(&path).unwrap();
     }
