@@ -4,7 +4,7 @@
 //! turn of the endpoint, no wake of the asker. Whatever the asker does instead, another send, the end of its turn, puts the
 //! message into its inbox first, so the order of what one core sends is the order in which it arrives, as always.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Context;
 
@@ -39,7 +39,6 @@ pub(super) struct Early {
 }
 
 impl Early {
-    #[cold]
     fn empty() -> Box<Early> {
         Box::new(Early {
             key: AskKey::NONE,
@@ -75,9 +74,29 @@ pub struct EarlyAsk {
     /// The ask that it belongs to, if one waits.
     key: Cell<AskKey>,
     spare: Cell<Option<Box<Early>>>,
+    /// Further spare boxes, after nested asks: as many as were in use at once, so at most [`EARLY_DEPTH`] with all others.
+    more_spares: SpareBoxes,
     /// How many more may be handled in this turn; none outside of the turns of tasks and endpoints.
     left: Cell<u32>,
     depth: Cell<u32>,
+}
+
+/// The spare boxes of nested asks. An ask that is not nested never comes here.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "they are used as boxes, so that nothing of them is moved about")]
+struct SpareBoxes(RefCell<Vec<Box<Early>>>);
+
+impl SpareBoxes {
+    #[cold]
+    fn keep(&self, early: Box<Early>) {
+        self.0.borrow_mut().push(early);
+    }
+
+    #[cold]
+    fn take_or_make(&self) -> Box<Early> {
+        let spare = self.0.borrow_mut().pop();
+        spare.unwrap_or_else(Early::empty)
+    }
 }
 
 /// While it lives, one more handler is being called; ends with it also if an asker's waker panics.
@@ -109,7 +128,15 @@ impl EarlyAsk {
     #[inline]
     fn put_back(&self, mut early: Box<Early>) {
         early.parcel.clear();
-        self.spare.set(Some(early));
+        self.keep(early);
+    }
+
+    /// Keeps the box as the one that is used next.
+    #[inline]
+    fn keep(&self, early: Box<Early>) {
+        if let Some(nested) = self.spare.replace(Some(early)) {
+            self.more_spares.keep(nested);
+        }
     }
 }
 
@@ -140,7 +167,7 @@ impl Shard {
     #[inline]
     pub(super) fn keep_early<M: Ask>(&self, endpoint: EndpointId, message: M, asked: Asked, deadline: u64) -> AskKey {
         let key = self.pending.borrow_mut().reserve();
-        let mut early = self.early.spare.take().unwrap_or_else(Early::empty);
+        let mut early = self.early.spare.take().unwrap_or_else(|| self.early.more_spares.take_or_make());
         (early.key, early.endpoint, early.message) = (key, endpoint, M::ID);
         (early.asked, early.deadline, early.call) = (asked, deadline, call_early::<M>);
         early.parcel.fill(message);
@@ -169,7 +196,7 @@ impl Shard {
             called => self.answer_by_table(&mut early, called, cx),
         };
         drop(deeper);
-        self.early.spare.set(Some(early));
+        self.early.keep(early);
         handled
     }
 
