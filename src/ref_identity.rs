@@ -9,6 +9,7 @@ use crate::address::EndpointUri;
 use crate::endpoint_ref::EndpointRef;
 use crate::shard::ask::Destination;
 use crate::shard::current;
+use crate::wire::codec;
 
 impl EndpointRef {
     /// Whether the endpoint is in this env, under an address that means every machine to itself.
@@ -55,9 +56,9 @@ impl Serialize for EndpointRef {
             return Err(ser::Error::custom(format_args!("{self} cannot travel: {problem}")));
         }
         if let (Destination::Env { .. }, None) = (self.destination(), self.node().advertised.get())
-            && let Some(shard) = current::get().filter(|shard| shard.node.id == self.node().id)
+            && current::get().is_some_and(|shard| shard.node.id == self.node().id)
         {
-            shard.own_ref_left.set(true);
+            codec::note_way_back(&serializer);
         }
         (self.uri(), self.key()).serialize(serializer)
     }

@@ -400,6 +400,38 @@ fn a_connection_stays_open_for_a_ref_that_went_over_it() {
     });
 }
 
+/// A ref and a field that does not serialise.
+#[derive(Serialize, Deserialize)]
+struct Torn(EndpointRef, #[serde(serialize_with = "refuse")] u8);
+message!(Torn as "refs.Torn" => ());
+
+fn refuse<S: serde::Serializer>(_: &u8, _: S) -> Result<S::Ok, S::Error> {
+    Err(serde::ser::Error::custom("as told"))
+}
+
+#[test]
+fn a_ref_that_left_in_no_frame_keeps_no_connection_open() {
+    bounded(|| {
+        let (server, client) = (server(1), client(1));
+        let own = server.register("desk", Desk::default).unwrap();
+        let guest = guest(&client, 0, "guest", 4);
+        for written_to in ["a log line", "a frame that was not sent"] {
+            let (seen, guest) = (seen_from(&client, &own), guest.clone());
+            on(&client, 0, move || async move {
+                if written_to == "a log line" {
+                    assert!(serde_json::to_string(&guest).unwrap().contains("guest"));
+                } else {
+                    assert_eq!(kind(&seen.ask(Torn(guest, 0)).await.unwrap_err()), "Unsendable");
+                }
+                seen.ask(Collect).await.unwrap();
+            });
+            eventually(&client, written_to, |now| now.connections == 0);
+        }
+        end(&client);
+        end(&server);
+    });
+}
+
 #[test]
 fn an_ask_outlives_its_ref_beside_those_of_the_next_ref_and_all_end_with_their_connection() {
     bounded(|| {

@@ -12,7 +12,7 @@ use super::deferred::Deferrals;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection_id::ConnectionId;
 use crate::net::roster::Peer;
-use crate::wire::codec::{self, CodecError};
+use crate::wire::codec::{self, CodecError, Written};
 use crate::wire::failure::{Failure, FailureCode, panicked_with};
 use crate::wire::frame::EndpointId;
 
@@ -78,7 +78,7 @@ pub enum Answer<'a> {
 /// A reply of some type: taken as a value by cores of this env, as bytes by peers.
 pub trait Reply {
     /// Appends the encoded reply.
-    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError>;
+    fn encode(&self, out: &mut Vec<u8>) -> Result<Written, CodecError>;
     /// The reply itself; once.
     fn take(&mut self) -> Option<Parcel>;
     /// Moves the reply itself into a parcel, where that lies; once. A reply that was taken leaves the parcel as it is.
@@ -110,8 +110,8 @@ impl<R> Drop for ReplyValue<R> {
 
 impl<R: Serialize + Send + 'static> Reply for ReplyValue<R> {
     #[inline]
-    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        self.0.as_ref().map_or(Ok(()), |value| codec::encode(value, out))
+    fn encode(&self, out: &mut Vec<u8>) -> Result<Written, CodecError> {
+        self.0.as_ref().map_or(Ok(Written::default()), |value| codec::encode(value, out))
     }
 
     #[inline]

@@ -20,6 +20,7 @@ use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::pending::{Forgotten, Notify};
 use crate::net::roster::Peer;
+use crate::wire::codec::Written;
 use crate::wire::failure::{Failure, FailureCode};
 use crate::wire::frame::{self, Draft, EndpointId, Resolved};
 
@@ -47,8 +48,7 @@ impl ReplyPath for Shard {
                 }
             },
             Origin::Passed { core, connection } => {
-                let frame = self.answer_frame(call, answer);
-                let way_back = self.own_ref_left.take();
+                let (frame, way_back) = self.answer_frame(call, answer);
                 self.lane_answer(core, LaneItem::Frame { connection, request: call.request, frame, way_back });
             }
         }
@@ -223,16 +223,22 @@ impl Shard {
         };
         let limit = connection.peer_max_frame;
         let out = connection.writer.buffer(&mut self.spares.borrow_mut());
-        match answer {
-            Answer::Value(reply) => {
-                if write_reply(out, request, resolved, reply, limit) == Written::TooLarge {
+        let way_back = match answer {
+            Answer::Value(reply) => match write_reply(out, request, resolved, reply, limit) {
+                Outcome::Whole { way_back } => way_back,
+                Outcome::TooLarge => {
                     self.count(|counters| counters.frames_too_large += 1);
+                    false
                 }
+                Outcome::Unencodable => false,
+            },
+            Answer::Failure(failure) => {
+                frame::write_failure(out, request, resolved, &failure);
+                failure.way_back()
             }
-            Answer::Failure(failure) => frame::write_failure(out, request, resolved, &failure),
-        }
+        };
         self.count(|counters| counters.replies_out += 1);
-        if self.own_ref_left.take() {
+        if way_back {
             self.keep_way_back(connection.role);
         }
         self.mark_dirty(connection);
@@ -268,16 +274,21 @@ impl Shard {
         self.close(id, "it reads its answers too slowly: far more than Config::outbox_bytes wait for it", End::Faulty);
     }
 
-    fn answer_frame(&self, call: &Call, answer: Answer<'_>) -> Vec<u8> {
+    /// The frame of an answer, and whether a ref is in it that leads back over the connection that carries it.
+    fn answer_frame(&self, call: &Call, answer: Answer<'_>) -> (Vec<u8>, bool) {
         let mut out = self.spares.borrow_mut().take();
-        match answer {
+        let way_back = match answer {
             // The peer's limit is known to the core that owns its connection, which checks it.
             Answer::Value(reply) => {
-                write_reply(&mut out, call.request, call.resolved, reply, u32::MAX);
+                let outcome = write_reply(&mut out, call.request, call.resolved, reply, u32::MAX);
+                outcome == Outcome::Whole { way_back: true }
             }
-            Answer::Failure(failure) => frame::write_failure(&mut out, call.request, call.resolved, &failure),
-        }
-        out
+            Answer::Failure(failure) => {
+                frame::write_failure(&mut out, call.request, call.resolved, &failure);
+                failure.way_back()
+            }
+        };
+        (out, way_back)
     }
 
     /// The answer to a request that this core passed on.
@@ -289,8 +300,9 @@ impl Shard {
             None => self.count(|counters| counters.replies_late += 1),
             Some(connection) => {
                 let limit = connection.peer_max_frame;
+                let fits = bytes.len() <= limit as usize;
                 let out = connection.writer.buffer(&mut spares);
-                if bytes.len() <= limit as usize {
+                if fits {
                     out.extend_from_slice(&bytes);
                 } else {
                     self.count(|counters| counters.frames_too_large += 1);
@@ -299,7 +311,7 @@ impl Shard {
                     frame::write_failure(out, request, None, &Failure::new(FailureCode::BadReply, &error));
                 }
                 self.count(|counters| counters.replies_out += u64::from(request != 0));
-                if way_back {
+                if way_back && fits {
                     self.keep_way_back(connection.role);
                 }
                 self.mark_dirty(connection);
@@ -351,26 +363,29 @@ impl Shard {
 
 /// What became of a reply.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Written {
-    Whole,
+enum Outcome {
+    /// As it is; whether a ref is in it that leads back over the connection that carries it.
+    Whole {
+        way_back: bool,
+    },
     TooLarge,
     Unencodable,
 }
 
 /// Writes a reply, or the failure that it turns out to be.
 #[inline]
-fn write_reply(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>, reply: &dyn Reply, limit: u32) -> Written {
+fn write_reply(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>, reply: &dyn Reply, limit: u32) -> Outcome {
     let mut draft = Draft::reply(out, request, resolved);
-    let (written, problem) = match reply.encode(draft.payload()) {
-        Ok(()) => match draft.finish(limit) {
-            Ok(()) => return Written::Whole,
-            Err(error) => (Written::TooLarge, error.to_string()),
+    let (outcome, problem) = match reply.encode(draft.payload()) {
+        Ok(Written { way_back }) => match draft.finish(limit) {
+            Ok(()) => return Outcome::Whole { way_back },
+            Err(error) => (Outcome::TooLarge, error.to_string()),
         },
         Err(error) => {
             drop(draft);
-            (Written::Unencodable, error.to_string())
+            (Outcome::Unencodable, error.to_string())
         }
     };
     frame::write_failure(out, request, resolved, &Failure::new(FailureCode::BadReply, &problem));
-    written
+    outcome
 }

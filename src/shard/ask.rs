@@ -16,7 +16,7 @@ use crate::net::asked::{LimitedBy, Via};
 use crate::net::errors::{AskError, SendError};
 use crate::net::peer::Peer;
 use crate::net::pending::{AskKind, Asked, Waiter};
-use crate::wire::codec::{self, CodecError};
+use crate::wire::codec::{self, CodecError, Written};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, FrameTooLarge, RequestHead, Route, Target, core_of_key};
 use crate::wire::message::{Ask, Message, MessageId, OneWay};
@@ -341,7 +341,7 @@ impl Shard {
         request: u64,
         message: MessageId,
         deadline_us: Option<u32>,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<Written, CodecError>,
     ) -> Result<(), Refusal> {
         let mut outboxes = self.outboxes.borrow_mut();
         let outbox = self.outbox(&mut outboxes, to.peer);
@@ -367,16 +367,15 @@ impl Shard {
                 }
                 let limit = connection.peer_max_frame;
                 let out = connection.writer.buffer(&mut self.spares.borrow_mut());
-                append(out, &head, encode, limit).inspect_err(|refusal| self.count_too_large(refusal))?;
-                outbox.way_back |= self.own_ref_left.take();
+                let written = append(out, &head, encode, limit);
+                outbox.way_back |= written.inspect_err(|refusal| self.count_too_large(refusal))?.way_back;
                 self.mark_dirty(connection);
             }
             None => {
                 if outbox.waiting.len() >= bound {
                     return Err(full());
                 }
-                append(&mut outbox.waiting, &head, encode, u32::MAX)?;
-                outbox.way_back |= self.own_ref_left.take();
+                outbox.way_back |= append(&mut outbox.waiting, &head, encode, u32::MAX)?.way_back;
                 drop(connections);
                 self.dial(outbox, to.peer.index());
             }
@@ -422,12 +421,13 @@ impl Named<'_> {
 fn append(
     out: &mut Vec<u8>,
     head: &RequestHead<'_>,
-    encode: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<Written, CodecError>,
     limit: u32,
-) -> Result<(), Refusal> {
+) -> Result<Written, Refusal> {
     let mut draft = Draft::request(out, head);
-    encode(draft.payload()).map_err(|error| Refusal::Unsendable(error.to_string()))?;
-    draft.finish(limit).map_err(Refusal::TooLarge)
+    let written = encode(draft.payload()).map_err(|error| Refusal::Unsendable(error.to_string()))?;
+    draft.finish(limit).map_err(Refusal::TooLarge)?;
+    Ok(written)
 }
 
 #[inline]

@@ -14,7 +14,7 @@ use crate::net::outbox::{Link, Outbox};
 use crate::net::peer::Peer;
 use crate::net::pending::{AskKind, Asked, Waiter};
 use crate::net::roster::Route;
-use crate::wire::codec::{self, CodecError};
+use crate::wire::codec::{self, CodecError, Written};
 use crate::wire::message::{Message, MessageId};
 
 /// How much longer than its asker a relaying core waits: the asker's own timer ends the ask, and tells.
@@ -36,7 +36,7 @@ pub(super) enum ClientWay {
 #[derive(Clone, Copy)]
 pub struct MessageKind {
     id: MessageId,
-    encode: fn(&Parcel, &mut Vec<u8>) -> Result<(), CodecError>,
+    encode: fn(&Parcel, &mut Vec<u8>) -> Result<Written, CodecError>,
     ask: &'static AskKind,
 }
 

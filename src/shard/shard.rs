@@ -102,8 +102,6 @@ pub struct Shard {
     pub verifier: Cell<Option<EndpointId>>,
     /// When the shutdown gives up waiting, once it has begun.
     pub closing: Cell<Option<u64>>,
-    /// A ref to an endpoint of this env, which does not listen, was just encoded.
-    pub own_ref_left: Cell<bool>,
     /// `Config::ask_timeout` in nanoseconds.
     pub(super) ask_timeout_ns: u64,
     pub(super) clock: Cell<u64>,
@@ -136,7 +134,6 @@ impl Shard {
             counters: RefCell::default(),
             verifier: Cell::new(None),
             closing: Cell::new(None),
-            own_ref_left: Cell::new(false),
             ask_timeout_ns: nanoseconds(node.config.ask_timeout),
             clock: Cell::new(clock),
             node,

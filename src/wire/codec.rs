@@ -1,10 +1,11 @@
 //! postcard, straight into and out of the buffers that the sockets use.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use postcard::Deserializer;
 use postcard::ser_flavors::Flavor;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Serialize, Serializer, de::DeserializeOwned};
 
 use super::failure::panicked_with;
 
@@ -49,10 +50,40 @@ impl Flavor for Append<'_> {
     }
 }
 
+/// What a value consists of, beside its bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Whether it holds a ref that leads back over the connection that carries it: that connection has to stay.
+    pub way_back: bool,
+}
+
+thread_local! {
+    /// Calls of [`note_way_back`]. [`encode`] compares it before and after, so a call outside of any encode has no effect.
+    static WAYS_BACK: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Tells the encode that is running on this thread, if any, that its value holds a ref that leads back over the
+/// connection that carries it. To be called by the ref's `Serialize` implementation.
+///
+/// A text format, such as a log line that another `Serialize` implementation writes meanwhile, has no effect.
+pub fn note_way_back<S: Serializer>(serializer: &S) {
+    if !serializer.is_human_readable() {
+        WAYS_BACK.set(WAYS_BACK.get() + 1);
+    }
+}
+
 /// Appends `value` to `out`. On an error `out` holds a part of the value: the caller cuts it off.
 #[inline]
-pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    contain(|| postcard::serialize_with_flavor(value, Append(out)).map_err(|e| CodecError::Encode(e.to_string())))
+pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<Written, CodecError> {
+    let before = WAYS_BACK.get();
+    let encoded =
+        contain(|| postcard::serialize_with_flavor(value, Append(out)).map_err(|e| CodecError::Encode(e.to_string())));
+    let way_back = WAYS_BACK.get() != before;
+    if way_back {
+        // An encode around this one, which writes something else, is not concerned.
+        WAYS_BACK.set(before);
+    }
+    encoded.map(|()| Written { way_back })
 }
 
 /// Reads one value that takes up all of `bytes`.
@@ -91,6 +122,62 @@ mod tests {
         let mut out = vec![9];
         encode(&(7u32, "seven"), &mut out).unwrap();
         assert_eq!(decode::<(u32, String)>(&out[1..]).unwrap(), (7, "seven".to_owned()));
+    }
+
+    /// A ref that leads back over the connection that carries it; fails or panics behind it if told to.
+    struct Ref(Result<(), &'static str>);
+
+    impl Serialize for Ref {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            note_way_back(&serializer);
+            match self.0 {
+                Ok(()) => serializer.serialize_u8(1),
+                Err("panic") => panic!("as told"),
+                Err(text) => Err(serde::ser::Error::custom(text)),
+            }
+        }
+    }
+
+    /// A text format.
+    struct Shown<T>(T);
+
+    impl<T: Serialize> std::fmt::Display for Shown<T> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0.serialize(f)
+        }
+    }
+
+    /// Serialises something else, in the middle of its own encode.
+    struct Around(fn());
+
+    impl Serialize for Around {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            self.0();
+            serializer.serialize_u8(2)
+        }
+    }
+
+    fn way_back<T: Serialize>(value: &T) -> bool {
+        encode(value, &mut Vec::new()).unwrap().way_back
+    }
+
+    #[test]
+    fn an_encode_tells_of_the_refs_that_it_wrote_itself_and_of_no_others() {
+        assert!(way_back(&(1u8, [Ref(Ok(()))])));
+        assert!(!way_back(&7u8), "the one before had it");
+
+        assert_eq!(Shown(Ref(Ok(()))).to_string(), "1");
+        postcard::to_allocvec(&Ref(Ok(()))).unwrap();
+        assert!(!way_back(&7u8), "no encode wrote it");
+
+        for end in ["an error", "panic"] {
+            encode(&Ref(Err(end)), &mut Vec::new()).unwrap_err();
+            assert!(!way_back(&7u8), "an encode that failed wrote nothing");
+        }
+
+        assert!(!way_back(&Around(|| assert!(way_back(&Ref(Ok(())))))), "the inner encode wrote it");
+        assert!(!way_back(&Around(|| drop(Shown(Ref(Ok(()))).to_string()))), "a log line");
+        assert!(way_back(&(Ref(Ok(())), Around(|| assert!(!way_back(&7u8))))), "the inner encode does not take it");
     }
 
     #[test]

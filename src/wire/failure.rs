@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::codec;
+use super::codec::{self, Written};
 use super::message::MessageId;
 
 /// Most bytes that a typed error may have.
@@ -87,12 +87,20 @@ pub struct Typed<B> {
     pub id: u32,
     /// The error, encoded with postcard; at most [`MAX_TYPED`] bytes.
     pub bytes: B,
+    /// Whether a ref is in it that leads back over the connection that carries it. Does not travel.
+    #[serde(skip)]
+    pub way_back: bool,
 }
 
 impl<'a> Failure<'a> {
     /// A failure without a typed error.
     pub fn new(code: FailureCode, text: &'a str) -> Failure<'a> {
         Failure { code, text, typed: None }
+    }
+
+    /// Whether a ref is in it that leads back over the connection that carries it.
+    pub fn way_back(&self) -> bool {
+        self.typed.is_some_and(|typed| typed.way_back)
     }
 
     /// A copy that can travel.
@@ -110,13 +118,13 @@ impl OwnedFailure {
 
 impl Typed<&[u8]> {
     fn to_boxed(self) -> Box<Typed<Vec<u8>>> {
-        Box::new(Typed { id: self.id, bytes: self.bytes.to_vec() })
+        Box::new(Typed { id: self.id, bytes: self.bytes.to_vec(), way_back: self.way_back })
     }
 }
 
 impl Typed<Vec<u8>> {
     fn as_slice(&self) -> Typed<&[u8]> {
-        Typed { id: self.id, bytes: &self.bytes }
+        Typed { id: self.id, bytes: &self.bytes, way_back: self.way_back }
     }
 }
 
@@ -145,15 +153,17 @@ impl HandlerError {
     /// says so.
     pub fn typed<E: WireError>(error: E) -> HandlerError {
         let mut bytes = Vec::new();
-        let problem = match codec::encode(&error, &mut bytes) {
-            Ok(()) if bytes.len() <= MAX_TYPED => None,
-            Ok(()) => Some(format!("it has {} bytes, and {MAX_TYPED} may travel", bytes.len())),
-            Err(error) => Some(error.to_string()),
+        let encoded = match codec::encode(&error, &mut bytes) {
+            Ok(written) if bytes.len() <= MAX_TYPED => Ok(written),
+            Ok(_) => Err(format!("it has {} bytes, and {MAX_TYPED} may travel", bytes.len())),
+            Err(error) => Err(error.to_string()),
         };
         let told = HandlerError::from(error);
-        match problem {
-            None => HandlerError { typed: Some(Box::new(Typed { id: E::ID, bytes })), ..told },
-            Some(problem) => HandlerError::new(format!("{} ({} is told as text only: {problem})", told.text, E::NAME)),
+        match encoded {
+            Ok(Written { way_back }) => {
+                HandlerError { typed: Some(Box::new(Typed { id: E::ID, bytes, way_back })), ..told }
+            }
+            Err(problem) => HandlerError::new(format!("{} ({} is told as text only: {problem})", told.text, E::NAME)),
         }
     }
 

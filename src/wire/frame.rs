@@ -321,7 +321,7 @@ pub fn write_failure(out: &mut Vec<u8>, request: u64, resolved: Option<Resolved>
     out.extend_from_slice(&(failure.code as u16).to_le_bytes());
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
-    if let Some(Typed { id, bytes }) = typed {
+    if let Some(Typed { id, bytes, .. }) = typed {
         out.extend_from_slice(&id.to_le_bytes());
         out.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
         out.extend_from_slice(bytes);
@@ -476,7 +476,7 @@ impl<'a> Frame<'a> {
 fn take_typed(behind: &[u8]) -> Option<Typed<&[u8]>> {
     let (head, rest) = behind.split_first_chunk::<TYPED_HEADER>()?;
     let bytes = rest.get(..u16::from_le_bytes([head[4], head[5]]) as usize)?;
-    Some(Typed { id: u32::from_le_bytes([head[0], head[1], head[2], head[3]]), bytes })
+    Some(Typed { id: u32::from_le_bytes([head[0], head[1], head[2], head[3]]), bytes, way_back: false })
 }
 
 #[inline]
