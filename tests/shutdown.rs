@@ -278,6 +278,43 @@ fn an_env_without_work_ends_at_once_every_time() {
     });
 }
 
+/// Far below every deadline: an env that takes longer has slept until that.
+const PROMPT: Duration = Duration::from_secs(5);
+
+#[test]
+fn an_env_with_default_limits_ends_as_soon_as_its_last_answer_has_left() {
+    bounded(|| {
+        for round in 0..48 {
+            let new = |name: &str, cores| RpcEnv::builder(name).cores(CoreSet::count(cores)).host(common::host());
+            let env = new("server", 2).bind("127.0.0.1:0").start().unwrap();
+            let other = new("client", 1).start().unwrap();
+            let (tell, inside) = (channel().0, env.clone());
+            let make = move || {
+                let mut worker = Worker::new(&tell);
+                worker.env = Some(inside);
+                worker
+            };
+            let near = match round % 3 {
+                2 => env.register_isolated("worker", make),
+                core => env.register_on(core, "worker", make),
+            };
+            let far = seen_from(&other, &near.unwrap());
+            if round % 2 == 0 {
+                assert_eq!(far.ask_blocking(Over).unwrap(), "goodbye");
+            } else {
+                let mut gate = Gate::new();
+                let running = far.ask(Wait(gate.id));
+                gate.expect(Event::Entered);
+                env.shutdown(LIMIT);
+                gate.open();
+                block_on(running).unwrap();
+            }
+            assert!(env.await_termination_within(PROMPT).unwrap(), "round {round}: it sleeps until its deadline");
+            end(&other);
+        }
+    });
+}
+
 #[test]
 fn several_envs_of_one_process_do_not_get_in_each_others_way() {
     bounded(|| {

@@ -11,7 +11,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::connections::Outgoing;
 use super::early::EARLY_PER_TURN;
-use super::node::{Ending, Injected};
+use super::ending::EndingProgress;
+use super::node::Injected;
 use super::placement::HandedOver;
 use super::probes::Probes;
 use super::shard::{Action, Shard};
@@ -71,8 +72,7 @@ pub struct Core {
     pub(super) probes: Probes,
     injected: VecDeque<Injected>,
     fired: Vec<u64>,
-    /// What this core has told the others.
-    ending: Ending,
+    pub(super) ending: EndingProgress,
 }
 
 impl Core {
@@ -98,7 +98,7 @@ impl Core {
             probes: Probes::default(),
             injected: VecDeque::new(),
             fired: Vec::new(),
-            ending: Ending::Draining,
+            ending: EndingProgress::new(),
         }
     }
 
@@ -110,11 +110,11 @@ impl Core {
     #[inline]
     pub fn step(&mut self) -> io::Result<Step> {
         let happened = self.turn();
-        if self.shard.closing.get().is_some() && self.has_ended() {
+        if self.has_ended() {
             self.end()?;
             return Ok(Step::Ended);
         }
-        let busy = self.flush() || self.shard.executor.ready_len() > 0 || self.owes_quiet();
+        let busy = self.flush() || self.shard.executor.ready_len() > 0 || self.owes_ending();
         // What is to be sent leaves before the bookkeeping. A core that is about to sleep sends as it does.
         if self.ring.wants_enter() && (busy || !matches!(self.idle.spin_for(), SpinFor::No)) {
             self.ring.submit()?;
@@ -307,7 +307,7 @@ impl Core {
     }
 
     /// Gives the ring what the turn has noted; true if a lane was full and wants another try.
-    fn flush(&mut self) -> bool {
+    pub(super) fn flush(&mut self) -> bool {
         let mut actions = self.shard.actions.take();
         actions.drain(..).for_each(|action| self.perform(action));
         // What they caused in turn is kept in the buffer that has grown already.
@@ -387,45 +387,6 @@ impl Core {
         all.sockets = self.ring.open_sockets() as u64;
         all.free_buffers = self.ring.free_buffers() as u64;
         self.shard.door().published.publish(&all);
-    }
-
-    /// Whether the shutdown is over for this core: all cores are done, or the deadline has passed.
-    fn has_ended(&mut self) -> bool {
-        let (node, core) = (&self.shard.node, self.shard.core);
-        if self.ending < Ending::Quiet && self.shard.is_quiet() {
-            self.ending = Ending::Quiet;
-            node.reach(core, Ending::Quiet);
-        }
-        // In this order: what others sent before they were quiet is seen to be there.
-        if self.ending == Ending::Quiet
-            && node.all_reached(Ending::Quiet)
-            && !self.something_arrived()
-            && self.shard.is_clear()
-        {
-            self.ending = Ending::Clear;
-            node.reach(core, Ending::Clear);
-        }
-        let deadline = self.shard.closing.get().unwrap_or(u64::MAX);
-        node.all_reached(Ending::Clear) || self.shard.clock() >= deadline
-    }
-
-    /// Whether the flush has just made this core quiet: it must not sleep before it has told the others, since nobody
-    /// wakes it for that.
-    fn owes_quiet(&self) -> bool {
-        self.shard.closing.get().is_some() && self.ending < Ending::Quiet && self.shard.is_quiet()
-    }
-
-    /// Closes everything that is left.
-    fn end(&mut self) -> io::Result<()> {
-        self.shard.settle_deferred();
-        self.flush();
-        // Out of here before the connections close.
-        self.ring.submit()?;
-        self.shard.end();
-        self.flush();
-        self.ring.submit()?;
-        self.publish();
-        Ok(())
     }
 }
 

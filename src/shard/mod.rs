@@ -13,6 +13,7 @@ pub mod counters;
 pub mod current;
 pub mod early;
 mod ended;
+mod ending;
 pub mod endpoints;
 pub mod events;
 pub mod isolated;
@@ -20,6 +21,8 @@ pub mod keepalive;
 pub mod lanes;
 pub mod links;
 pub mod node;
+#[cfg(test)]
+mod parking_tests;
 pub mod placement;
 mod probes;
 pub mod relay;
@@ -31,4 +34,6 @@ pub mod shard;
 pub mod sleep;
 pub mod socket_file;
 pub mod spawn;
+#[cfg(test)]
+mod stage;
 pub mod timeouts;
