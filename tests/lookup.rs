@@ -3,13 +3,14 @@
 mod common;
 
 use std::net::TcpListener;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, bounded, builder, client, config, end, eventually, server, serving, uri};
 use futures::executor::block_on;
 use ringpost::{
-    AskError, CallContext, Config, Endpoint, EndpointRef, HandleSync, HandlerError, Handlers, LookupError, RpcEnv,
-    message,
+    AskError, CallContext, Config, Endpoint, EndpointRef, HandleDeferred, HandleSync, HandlerError, Handlers,
+    LookupError, Replier, RpcEnv, message,
 };
 use serde::{Deserialize, Serialize};
 
@@ -276,6 +277,45 @@ fn an_endpoint_is_found_by_uri_and_by_address_and_name() {
         for (address, name) in [("127.0.0.1:0", "server"), (&*text, "a b"), ("nowhere", "server"), (&*text, "")] {
             let refused = other.endpoint_ref((address, name));
             assert!(matches!(refused, Err(LookupError::Address(_))), "{address} {name}: {refused:?}");
+        }
+        end(&other);
+        end(&env);
+    });
+}
+
+/// Leaves its answers to the test.
+struct Slow(Sender<Replier<u32>>);
+
+impl Endpoint for Slow {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask_deferred::<Run>();
+    }
+}
+
+impl HandleDeferred<Run> for Slow {
+    fn handle(&mut self, _: Run, replier: Replier<u32>, _: &mut CallContext) -> Result<(), HandlerError> {
+        self.0.send(replier).unwrap();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_late_answer_of_a_former_holder_leads_no_ref_back_to_it() {
+    bounded(|| {
+        let (env, other) = (server(2), client(2));
+        for round in 0..10 {
+            let name = format!("server{round}");
+            let far = other.endpoint_ref(&uri(&env, &name)).unwrap();
+            let (repliers, given) = channel();
+            let former = env.register(&name, || Slow(repliers)).unwrap();
+            let late = far.ask(Run);
+            let replier = given.recv_timeout(LIMIT).unwrap();
+            assert!(env.stop(&former));
+            env.register(&name, || Server(2)).unwrap();
+            assert_eq!(far.ask_blocking(Run), Ok(2));
+            replier.reply(1);
+            assert_eq!(block_on(late), Ok(1), "its asker is answered all the same");
+            assert_eq!(far.ask_blocking(Run), Ok(2), "in round {round}");
         }
         end(&other);
         end(&env);

@@ -23,6 +23,8 @@ pub enum Via {
         name: u32,
         /// The key that chose the core, if one did.
         key: Option<u16>,
+        /// Number of the ask by name that its address rests on.
+        number: u32,
     },
     /// An endpoint of a peer that does not listen, through the core that has a connection with it.
     Relayed {

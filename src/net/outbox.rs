@@ -44,11 +44,42 @@ pub enum Link {
     Up(ConnectionId),
 }
 
+/// An endpoint name, and what the peer told about it last.
+///
+/// The peer resolves a name when the request arrives, so what it tells is as old as the request and not as its answer,
+/// which may come late. Asks by name are therefore numbered in the order in which they leave: an answer counts only if its
+/// ask left after the one that the present knowledge comes from.
 #[derive(Debug)]
 struct Name {
     name: Arc<str>,
     /// What the peer told about it; good for one connection.
     resolved: Option<Resolved>,
+    /// Number of the last ask by this name.
+    asked: u32,
+    /// Number of the ask that the present knowledge comes from.
+    told: u32,
+}
+
+impl Name {
+    /// Whether the ask with this number left after the one that the present knowledge comes from.
+    fn is_news(&self, number: u32) -> bool {
+        // Numbers wrap around. Only asks that wait are compared, and half of all numbers are never under way at once.
+        number.wrapping_sub(self.told) as i32 > 0
+    }
+
+    /// The id is stale, which no ask by name that has left so far can disprove.
+    fn forget(&mut self) {
+        (self.resolved, self.told) = (None, self.asked);
+    }
+}
+
+/// How a request addresses its endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Addressed {
+    /// What the peer told about the name; none if the request carries the name.
+    pub resolved: Option<Resolved>,
+    /// Number of the ask by name that this rests on: the request itself if it carries the name.
+    pub number: u32,
 }
 
 impl Link {
@@ -119,20 +150,47 @@ impl Outbox {
         }
     }
 
-    /// What the peer told about the name with this number.
+    /// How a request that is about to be written addresses its endpoint. `is_ask` says that it will be answered.
     #[inline]
-    pub fn resolution(&mut self, index: u32, name: &Arc<str>) -> Option<Resolved> {
+    pub fn address(&mut self, index: u32, name: &Arc<str>, is_ask: bool) -> Addressed {
+        let name = self.entry(index, name);
+        if name.resolved.is_some() {
+            return Addressed { resolved: name.resolved, number: name.told };
+        }
+        name.asked = name.asked.wrapping_add(u32::from(is_ask));
+        Addressed { resolved: None, number: name.asked }
+    }
+
+    /// Enters a name, for errors.
+    pub fn enter(&mut self, index: u32, name: &Arc<str>) {
+        self.entry(index, name);
+    }
+
+    #[inline]
+    fn entry(&mut self, index: u32, name: &Arc<str>) -> &mut Name {
         let at = index as usize;
         if self.names.len() <= at {
             self.names.resize_with(at + 1, || None);
         }
-        self.names[at].get_or_insert_with(|| Name { name: name.clone(), resolved: None }).resolved
+        self.names[at].get_or_insert_with(|| Name { name: name.clone(), resolved: None, asked: 0, told: 0 })
     }
 
-    /// Keeps what the peer told about a name, or forgets it.
-    pub fn resolve(&mut self, index: u32, resolved: Option<Resolved>) {
-        if let Some(Some(name)) = self.names.get_mut(index as usize) {
-            name.resolved = resolved;
+    /// The answer to the ask by name with this number brought an id. Ignored if a later ask has told more.
+    pub fn found(&mut self, index: u32, number: u32, resolved: Resolved) {
+        if let Some(Some(name)) = self.names.get_mut(index as usize)
+            && name.is_news(number)
+        {
+            (name.resolved, name.told) = (Some(resolved), number);
+        }
+    }
+
+    /// An ask that was [addressed](Self::address) with this number found no endpoint. Ignored if a later ask has told more.
+    pub fn missed(&mut self, index: u32, number: u32) {
+        let Some(Some(name)) = self.names.get_mut(index as usize) else { return };
+        if name.is_news(number) {
+            (name.resolved, name.told) = (None, number);
+        } else if number == name.told && name.resolved.is_some() {
+            name.forget();
         }
     }
 
@@ -149,7 +207,7 @@ impl Outbox {
     pub fn unresolve(&mut self, endpoint: EndpointId) {
         for name in self.names.iter_mut().flatten() {
             if name.resolved.is_some_and(|resolved| resolved.endpoint == endpoint) {
-                name.resolved = None;
+                name.forget();
             }
         }
     }
@@ -166,7 +224,7 @@ impl Outbox {
     /// that were waiting and are lost.
     pub fn link_lost(&mut self) -> u64 {
         self.way_back = false;
-        self.names.iter_mut().flatten().for_each(|name| name.resolved = None);
+        self.names.iter_mut().flatten().for_each(Name::forget);
         count_one_way(&std::mem::take(&mut self.waiting))
     }
 
@@ -269,6 +327,91 @@ mod tests {
         }
         assert_eq!(outbox.link_lost(), 2);
         assert!(outbox.waiting.is_empty());
+    }
+
+    /// All orders of the numbers below `count`.
+    fn orders(count: usize) -> Vec<Vec<usize>> {
+        match count {
+            0 => vec![Vec::new()],
+            _ => orders(count - 1)
+                .into_iter()
+                .flat_map(|order| (0..count).map(move |at| [&order[..at], &[count - 1], &order[at..]].concat()))
+                .collect(),
+        }
+    }
+
+    fn at(endpoint: u32) -> Option<Resolved> {
+        Some(Resolved { endpoint: EndpointId(endpoint), core: Some(0) })
+    }
+
+    /// The outbox hears what an ask has found.
+    fn hear(outbox: &mut Outbox, asked: Addressed, found: Option<Resolved>) {
+        match found {
+            Some(resolved) => outbox.found(0, asked.number, resolved),
+            None => outbox.missed(0, asked.number),
+        }
+    }
+
+    #[test]
+    fn in_whatever_order_answers_come_the_ask_that_left_last_tells_who_has_the_name() {
+        let name: Arc<str> = "x".into();
+        // Two asks find the first holder, one finds nobody, two find the next holder.
+        let found = [at(1), at(1), None, at(2), at(2)];
+        for order in orders(found.len()) {
+            let mut outbox = Outbox::new(1, "h:1".into(), None);
+            let asked = found.map(|_| outbox.address(0, &name, true));
+            let mut last = 0;
+            for answer in &order {
+                hear(&mut outbox, asked[*answer], found[*answer]);
+                last = last.max(*answer);
+                assert_eq!(outbox.address(0, &name, false).resolved, found[last], "{order:?} after {answer}");
+            }
+        }
+    }
+
+    #[test]
+    fn once_an_id_is_known_to_be_stale_no_earlier_ask_brings_it_back() {
+        let name: Arc<str> = "x".into();
+        for order in orders(3) {
+            for by_gone in [false, true] {
+                let mut outbox = Outbox::new(1, "h:1".into(), None);
+                let asked = [(); 3].map(|()| outbox.address(0, &name, true));
+                // The first answer tells an id, which the next ask carries in vain.
+                hear(&mut outbox, asked[order[0]], at(1));
+                let by_id = outbox.address(0, &name, true);
+                assert_eq!(by_id.resolved, at(1));
+                match by_gone {
+                    true => outbox.unresolve(EndpointId(1)),
+                    false => outbox.missed(0, by_id.number),
+                }
+                let next = outbox.address(0, &name, true);
+                assert_eq!(next.resolved, None);
+                for late in &order[1..] {
+                    hear(&mut outbox, asked[*late], at(1));
+                    assert_eq!(outbox.address(0, &name, false).resolved, None, "{order:?}");
+                }
+                hear(&mut outbox, next, at(2));
+                hear(&mut outbox, by_id, None);
+                assert_eq!(outbox.address(0, &name, false).resolved, at(2), "an old failure takes nothing back");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_connection_knows_nothing_and_learns_again() {
+        let name: Arc<str> = "x".into();
+        let mut outbox = Outbox::new(1, "h:1".into(), None);
+        // The numbers are about to wrap around.
+        outbox.enter(0, &name);
+        outbox.names[0].iter_mut().for_each(|name| (name.asked, name.told) = (u32::MAX - 1, u32::MAX - 1));
+        let asked = [(); 2].map(|()| outbox.address(0, &name, true));
+        hear(&mut outbox, asked[0], at(7));
+        outbox.link_lost();
+        hear(&mut outbox, asked[1], at(7));
+        assert_eq!(outbox.address(0, &name, false).resolved, None, "ids of the old connection are worthless");
+        let asked = outbox.address(0, &name, true);
+        hear(&mut outbox, asked, at(1));
+        assert_eq!(outbox.address(0, &name, true), Addressed { resolved: at(1), number: asked.number });
     }
 
     #[test]

@@ -229,13 +229,6 @@ impl Pending {
         self.vacate(key);
     }
 
-    /// An ask that was just entered went another way than it says.
-    pub fn reroute(&mut self, key: AskKey, via: Via) {
-        if let Some(slot) = self.get_waiting(key) {
-            slot.asked.via = via;
-        }
-    }
-
     #[inline]
     fn get(&mut self, key: AskKey) -> Option<&mut Slot> {
         self.slots.get_mut(key.slot()).filter(|slot| slot.serial == key.serial())

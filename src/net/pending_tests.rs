@@ -3,7 +3,7 @@ use crate::executor::timers::TICK;
 
 fn insert(pending: &mut Pending, waiter: Waiter, peer: u32, deadline: u64) -> AskKey {
     let asked = Asked {
-        via: Via::Peer { peer, name: 0, key: None },
+        via: Via::Peer { peer, name: 0, key: None, number: 0 },
         kind: &AskKind { name: "m", version: 1, end_with_bytes: end_with_bytes::<()> },
         timeout_ns: 1,
         limited_by: LimitedBy::Config,

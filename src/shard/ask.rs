@@ -14,6 +14,7 @@ use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::asked::{LimitedBy, Via};
 use crate::net::errors::{AskError, SendError};
+use crate::net::outbox::Addressed;
 use crate::net::peer::Peer;
 use crate::net::pending::{AskKind, Asked, Waiter};
 use crate::wire::codec::{self, CodecError, Written};
@@ -97,6 +98,32 @@ impl Drop for Entered<'_> {
     #[cold]
     fn drop(&mut self) {
         self.0.unmake_ask(self.1);
+    }
+}
+
+/// An ask to a peer that has its name, and is entered when it has been sent: only then is known which way it went.
+pub(super) struct Reserved<'a>(pub(super) &'a Shard, pub(super) AskKey);
+
+impl<'a> Reserved<'a> {
+    #[inline]
+    pub(super) fn new(shard: &'a Shard) -> Reserved<'a> {
+        Reserved(shard, shard.pending.borrow_mut().reserve())
+    }
+
+    /// It is sent.
+    #[inline]
+    pub(super) fn enter(self, waiter: Waiter, asked: Asked, deadline: u64) -> AskKey {
+        let key = self.1;
+        self.0.pending.borrow_mut().enter(key, waiter, asked, deadline);
+        std::mem::forget(self);
+        key
+    }
+}
+
+impl Drop for Reserved<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.pending.borrow_mut().release(self.1);
     }
 }
 
@@ -184,17 +211,12 @@ impl Shard {
         waiter: Waiter,
         limit: Limit,
     ) -> Result<AskKey, Box<AskError>> {
-        // Entered first: to encode and to drop a message is the user's code, which may ask, or panic.
-        let direct = Via::Peer { peer: to.peer.index(), name: to.index, key: to.key };
-        let asked = limit.asked::<M>(direct);
-        let entered = Entered(self, self.pending.borrow_mut().insert(waiter, asked, limit.deadline));
-        let via = self.send_to_peer(to, entered.1.0, message, limit);
+        // Named first: to encode and to drop a message is the user's code, which may ask, or panic.
+        let reserved = Reserved::new(self);
+        let via = self.send_to_peer(to, reserved.1.0, message, limit);
         let via = via.map_err(|refusal| refusal.into_ask(to.describe()))?;
-        if via != direct {
-            self.pending.borrow_mut().reroute(entered.1, via);
-        }
         self.count(|counters| counters.asks_peer += 1);
-        Ok(entered.stay())
+        Ok(reserved.enter(waiter, limit.asked::<M>(via), limit.deadline))
     }
 
     #[cold]
@@ -273,8 +295,9 @@ impl Shard {
         match to.peer.client().map(|node| self.way_to_client(to, node)) {
             None | Some(ClientWay::Own) => {
                 let deadline_us = u32::try_from(limit.left_ns / 1000).ok().filter(|_| request != 0);
-                self.write_request(to, request, M::ID, deadline_us, |out| codec::encode(&message, out))?;
-                Ok(Via::Peer { peer, name, key: to.key })
+                let encode = |out: &mut Vec<u8>| codec::encode(&message, out);
+                let number = self.write_request(to, request, M::ID, deadline_us, encode)?;
+                Ok(Via::Peer { peer, name, key: to.key, number })
             }
             Some(ClientWay::Through(route)) => {
                 let core = route.core;
@@ -307,7 +330,7 @@ impl Shard {
             Via::Relayed { core, .. } => {
                 self.lane_cancel(core, LaneItem::CancelRelayed { core: self.core, request: key.0 });
             }
-            Via::Peer { peer, name, key: chosen } => {
+            Via::Peer { peer, name, key: chosen, .. } => {
                 let outboxes = self.outboxes.borrow();
                 let Some(Some(outbox)) = outboxes.get(peer as usize) else { return };
                 let Some((target, core)) = outbox.target(name) else { return };
@@ -334,6 +357,7 @@ impl Shard {
         Box::new(AskError::Overloaded { queue, remedy: "await answers first, or raise Config::pending_asks" })
     }
 
+    /// Writes a request where it leaves next. Returns the number of the ask by name that its address rests on.
     #[inline]
     pub(super) fn write_request(
         &self,
@@ -342,10 +366,10 @@ impl Shard {
         message: MessageId,
         deadline_us: Option<u32>,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<Written, CodecError>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<u32, Refusal> {
         let mut outboxes = self.outboxes.borrow_mut();
         let outbox = self.outbox(&mut outboxes, to.peer);
-        let resolved = outbox.resolution(to.index, to.name);
+        let Addressed { resolved, number } = outbox.address(to.index, to.name, request != 0);
         let head = RequestHead {
             request,
             target: resolved.map_or(Target::Name(to.name), |resolved| Target::Id(resolved.endpoint)),
@@ -380,7 +404,7 @@ impl Shard {
                 self.dial(outbox, to.peer.index());
             }
         }
-        Ok(())
+        Ok(number)
     }
 
     #[cold]

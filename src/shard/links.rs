@@ -323,10 +323,10 @@ impl Shard {
     /// Keeps what a peer told about a name.
     #[inline]
     pub(super) fn note_resolved(&self, via: &Via, resolved: Option<Resolved>) {
-        if let (Via::Peer { peer, name, .. }, Some(_)) = (via, resolved)
+        if let (Via::Peer { peer, name, number, .. }, Some(resolved)) = (via, resolved)
             && let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(*peer as usize)
         {
-            outbox.resolve(*name, resolved);
+            outbox.found(*name, *number, resolved);
         }
     }
 
@@ -344,10 +344,10 @@ impl Shard {
 
     /// The peer no longer knows the id that it told: the next ask uses the name.
     pub(super) fn forget_resolved(&self, via: &Via) {
-        if let Via::Peer { peer, name, .. } = via
+        if let Via::Peer { peer, name, number, .. } = via
             && let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(*peer as usize)
         {
-            outbox.resolve(*name, None);
+            outbox.missed(*name, *number);
         }
     }
 }

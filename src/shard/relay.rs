@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ask::{Entered, Limit, Named};
+use super::ask::{Limit, Named, Reserved};
 use super::lanes::LaneItem;
 use super::shard::Shard;
 use crate::mesh::parcel::Parcel;
@@ -104,7 +104,7 @@ impl Shard {
         let mut outboxes = self.outboxes.borrow_mut();
         let outbox = self.outbox(&mut outboxes, to.peer);
         // The name is entered, for errors.
-        outbox.resolution(to.index, to.name);
+        outbox.enter(to.index, to.name);
         if outbox.link.connection().is_some() {
             return ClientWay::Own;
         }
@@ -161,22 +161,22 @@ impl Shard {
         let encode = |out: &mut Vec<u8>| (kind.encode)(&message, out);
         if asker.request == 0 {
             let written = self.write_request(&to, 0, kind.id, None, encode);
-            return written.map_err(|refusal| refusal.into_ask(to.describe()));
+            return written.map(drop).map_err(|refusal| refusal.into_ask(to.describe()));
         }
         self.check_pending().map_err(|error| *error)?;
         let left = u32::try_from((asker.limit.deadline - self.clock()) / 1000).ok();
         let deadline = asker.limit.deadline.saturating_add(GRACE_NS);
+        let reserved = Reserved::new(self);
+        let written = self.write_request(&to, reserved.1.0, kind.id, left, encode);
+        let number = written.map_err(|refusal| refusal.into_ask(to.describe()))?;
         let asked = Asked {
-            via: Via::Peer { peer: peer.index(), name: index, key: chosen },
+            via: Via::Peer { peer: peer.index(), name: index, key: chosen, number },
             kind: kind.ask,
             timeout_ns: asker.limit.timeout_ns,
             limited_by: asker.limit.limited_by,
         };
         let waiter = Waiter::Core { core: asker.core, request: asker.request };
-        let entered = Entered(self, self.pending.borrow_mut().insert(waiter, asked, deadline));
-        let written = self.write_request(&to, entered.1.0, kind.id, left, encode);
-        written.map_err(|refusal| refusal.into_ask(to.describe()))?;
-        entered.stay();
+        reserved.enter(waiter, asked, deadline);
         Ok(())
     }
 
