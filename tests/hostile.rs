@@ -15,6 +15,7 @@ use common::memory::{Counting, Watch};
 use common::raw::{self, RawPeer, hello, request};
 use common::{LIMIT, bounded, config, eventually, log};
 use ringpost::net::reader::Incoming;
+use ringpost::wire::frame::{EndpointId, Frame};
 use ringpost::wire::handshake::VERSION;
 use ringpost::{AskError, Config, RpcEnv};
 use tracing::Level;
@@ -242,10 +243,20 @@ fn bytes_behind_a_bad_frame_take_no_buffer_along() {
     });
 }
 
-/// A stream of a well-behaved client, in which each kind of frame occurs.
-fn valid_stream(random: &mut Random) -> Vec<u8> {
+/// The id of the endpoint `echo`.
+fn echo_id(server: &RpcEnv) -> EndpointId {
+    let mut peer = RawPeer::greet(address(server));
+    peer.ask(1, &Echo { payload: payload(1, 10) });
+    peer.next(|incoming| match incoming {
+        Incoming::Frame(Frame::Reply { resolved: Some(resolved), .. }) => resolved.endpoint,
+        other => panic!("{other:?}"),
+    })
+}
+
+/// A stream of a well-behaved client, in which each kind of frame occurs. `echo_id` is that of an endpoint that exists.
+fn valid_stream(random: &mut Random, echo_id: EndpointId) -> Vec<u8> {
     use ringpost::wire::failure::{Failure, FailureCode};
-    use ringpost::wire::frame::{Draft, EndpointId, RequestHead, Resolved, Route, Target, write_cancel, write_failure};
+    use ringpost::wire::frame::{Draft, RequestHead, Resolved, Route, Target, write_cancel, write_failure};
     let mut out = hello();
     for id in 1..=1 + random.below(5) as u64 {
         let echo = Echo { payload: payload(id, random.below(300)) };
@@ -263,7 +274,7 @@ fn valid_stream(random: &mut Random) -> Vec<u8> {
             5 => {
                 let head = RequestHead {
                     request: id,
-                    target: Target::Id(EndpointId::new(random.below(4) as u32, 0)),
+                    target: Target::Id([echo_id, EndpointId::new(1, 0)][random.below(2)]),
                     route: [Route::Core(0), Route::Core(7), Route::Key(9)][random.below(3)],
                     message: <Echo as ringpost::Message>::ID,
                     deadline_us: Some(random.below(1 << 20) as u32),
@@ -309,12 +320,13 @@ fn mutated_streams_of_clients_never_harm_an_env() {
     bounded(|| {
         log::keep();
         let server = serve("127.0.0.1:0", config());
+        let echo_id = echo_id(&server);
         let bystander = Bystander::begin(&server);
         let start = eventually(&server, "the start", |c| c.connections == 1);
         let mut random = Random(0x5eed);
         let watch = Watch::begin();
         for round in 0..1500 {
-            let mut stream = valid_stream(&mut random);
+            let mut stream = valid_stream(&mut random, echo_id);
             mutate(&mut stream, &mut random);
             let mut peer = RawPeer::connect(address(&server));
             for piece in stream.chunks(1 + random.below(stream.len())) {
@@ -370,7 +382,7 @@ fn a_hostile_server_costs_the_ask_and_nothing_else() {
         Vec::new(),
     ];
     answers.extend((0..300).map(|_| {
-        let mut stream = valid_stream(&mut random);
+        let mut stream = valid_stream(&mut random, EndpointId::new(1, 0));
         mutate(&mut stream, &mut random);
         stream
     }));

@@ -181,7 +181,7 @@ fn the_first_ask_carries_the_name_and_all_later_ones_the_id() {
         let bytes: Vec<_> = sent.windows(2).map(|pair| pair[1].bytes_out - pair[0].bytes_out).collect();
         assert!(bytes[0] > name.len() as u64, "the hello and the first ask: {bytes:?}");
         // Header, deadline and no payload.
-        assert_eq!(bytes[1..], [28, 28, 28], "{bytes:?}");
+        assert_eq!(bytes[1..], [32, 32, 32], "{bytes:?}");
         assert_eq!(sent[4].replies_in, 4, "no look-up beside them");
         end(&other);
         end(&env);

@@ -248,8 +248,8 @@ fn ids(target: &Target) -> Outcome {
         let mut frames = Vec::new();
         for _ in 0..256 {
             sent += 1;
-            // Low ids first: those a counter would give.
-            let guess = if sent <= 20_000 { sent as u32 } else { random() as u32 };
+            // Low ids first: those a counter would give. Then those of low slots.
+            let guess = if sent <= 20_000 { sent } else { (random() << 20) | (sent % 8) };
             to_id(&mut frames, sent, guess, "attacks.Echo", &[0]);
         }
         if peer.send(&frames).is_err() {

@@ -36,9 +36,9 @@ const RESOLVED: u8 = 0x10;
 
 /// Appends an ask, a one-way message or a cancel to the endpoint with this name.
 pub(crate) fn to_name(out: &mut Vec<u8>, kind: u8, request: u64, name: &str, message: &str, payload: &[u8]) {
-    let length = 24 + 1 + name.len() + payload.len();
+    let length = 28 + 1 + name.len() + payload.len();
     head(out, length, kind, NAMED, request);
-    out.extend(0_u32.to_le_bytes());
+    out.extend(0_u64.to_le_bytes());
     out.extend(message_id(message).to_le_bytes());
     out.push(name.len() as u8);
     out.extend(name.as_bytes());
@@ -46,8 +46,8 @@ pub(crate) fn to_name(out: &mut Vec<u8>, kind: u8, request: u64, name: &str, mes
 }
 
 /// Appends an ask to the endpoint with this id.
-pub(crate) fn to_id(out: &mut Vec<u8>, request: u64, endpoint: u32, message: &str, payload: &[u8]) {
-    head(out, 24 + payload.len(), ASK, 0, request);
+pub(crate) fn to_id(out: &mut Vec<u8>, request: u64, endpoint: u64, message: &str, payload: &[u8]) {
+    head(out, 28 + payload.len(), ASK, 0, request);
     out.extend(endpoint.to_le_bytes());
     out.extend(message_id(message).to_le_bytes());
     out.extend(payload);
@@ -89,7 +89,7 @@ pub(crate) fn reference(uri: &str) -> Vec<u8> {
 
 /// The failure code of a whole frame, if it is a failure.
 pub(crate) fn failure_code(frame: &[u8]) -> Option<u16> {
-    let at = if frame.get(5)? & RESOLVED == 0 { 16 } else { 22 };
+    let at = if frame.get(5)? & RESOLVED == 0 { 16 } else { 26 };
     (frame[4] == FAILURE).then_some(())?;
     Some(u16::from_le_bytes([*frame.get(at)?, *frame.get(at + 1)?]))
 }

@@ -3,7 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::ring::random;
 use crate::wire::frame::{EndpointId, MAX_NAME, Resolved};
+
+/// Endpoints that may have the same slot, one after the other.
+const MAX_GENERATIONS: u32 = 1 << 12;
+/// Two salts of a slot that follow each other are at most this far apart, so that all of a slot's are different.
+const MAX_SALT_STEP: u64 = (1 << EndpointId::SALT_BITS) / MAX_GENERATIONS as u64;
 
 /// Where the instances of an endpoint are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,9 +38,17 @@ pub enum NameError {
 }
 
 /// The names of an env. Read and written only at registration and look-up, never on the path of a message.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Directory {
     tables: RwLock<Tables>,
+    /// Draws 64 bits that nobody can foretell.
+    draw: fn() -> u64,
+}
+
+impl Default for Directory {
+    fn default() -> Directory {
+        Directory::drawing(random)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +60,8 @@ struct Tables {
 
 #[derive(Debug)]
 struct Slot {
+    id: EndpointId,
+    /// How many endpoints had the slot before.
     generation: u32,
     name: Arc<str>,
     place: Place,
@@ -59,7 +75,23 @@ pub fn is_valid_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(plain)
 }
 
+/// The id of a new endpoint in this slot.
+fn draw_id(slot: u32, before: Option<EndpointId>, draw: fn() -> u64) -> EndpointId {
+    const MASK: u64 = (1 << EndpointId::SALT_BITS) - 1;
+    let salt = match before {
+        None => draw(),
+        // The steps of all generations do not add up to a full circle.
+        Some(before) => before.salt() + 1 + draw() % MAX_SALT_STEP,
+    };
+    EndpointId::new(slot, salt & MASK)
+}
+
 impl Directory {
+    /// An empty one whose ids are made from what `draw` gives.
+    pub fn drawing(draw: fn() -> u64) -> Directory {
+        Directory { tables: RwLock::default(), draw }
+    }
+
     /// Enters a name with `instances` instances and gives it an id.
     pub fn reserve(&self, name: &str, place: Place, instances: u32) -> Result<EndpointId, NameError> {
         if !is_valid_name(name) {
@@ -73,12 +105,14 @@ impl Directory {
         let id = match tables.free.pop() {
             Some(at) => {
                 let slot = &mut tables.slots[at as usize];
-                *slot = Slot { generation: slot.generation + 1, name: name.clone(), place, instances };
-                EndpointId::new(at, slot.generation)
+                let id = draw_id(at, Some(slot.id), self.draw);
+                *slot = Slot { id, generation: slot.generation + 1, name: name.clone(), place, instances };
+                id
             }
             None if tables.slots.len() < EndpointId::MAX_SLOTS as usize => {
-                tables.slots.push(Slot { generation: 0, name: name.clone(), place, instances });
-                EndpointId::new(tables.slots.len() as u32 - 1, 0)
+                let id = draw_id(tables.slots.len() as u32, None, self.draw);
+                tables.slots.push(Slot { id, generation: 0, name: name.clone(), place, instances });
+                id
             }
             None => return Err(NameError::Full),
         };
@@ -102,11 +136,9 @@ impl Directory {
     /// its generations are used up.
     pub fn release(&self, id: EndpointId) {
         let mut tables = self.write();
-        let Some(slot) = tables.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation()) else {
-            return;
-        };
+        let Some(slot) = tables.slots.get_mut(id.slot()).filter(|slot| slot.id == id) else { return };
         slot.instances = slot.instances.saturating_sub(1);
-        if slot.instances == 0 && slot.generation + 1 < EndpointId::MAX_GENERATIONS {
+        if slot.instances == 0 && slot.generation + 1 < MAX_GENERATIONS {
             tables.free.push(id.slot() as u32);
         }
     }
@@ -133,7 +165,7 @@ impl Directory {
     /// id is used again.
     pub fn instance(&self, id: EndpointId) -> Option<(Arc<str>, Place)> {
         let tables = self.read();
-        let slot = tables.slots.get(id.slot()).filter(|slot| slot.generation == id.generation())?;
+        let slot = tables.slots.get(id.slot()).filter(|slot| slot.id == id)?;
         Some((slot.name.clone(), slot.place))
     }
 
@@ -149,6 +181,10 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
 
     #[test]
@@ -165,20 +201,62 @@ mod tests {
         assert_eq!(directory.reserve("a", Place::Core(0), 1).unwrap().slot(), 2, "one instance still runs");
         directory.release(first);
         let third = directory.reserve("b", Place::Core(0), 1).unwrap();
-        assert_eq!((third.slot(), third.generation()), (first.slot(), 1));
+        assert_eq!(third.slot(), first.slot());
+        assert_ne!(third, first);
         assert_eq!(directory.name(first), None);
     }
 
     #[test]
-    fn a_slot_with_no_generations_left_is_retired() {
-        let directory = Directory::default();
-        for _ in 0..EndpointId::MAX_GENERATIONS {
-            let id = directory.reserve("x", Place::Core(0), 1).unwrap();
-            assert_eq!(id.slot(), 0);
-            directory.unname(id);
-            directory.release(id);
+    fn a_slot_with_no_generations_left_is_retired_and_none_of_its_ids_came_twice() {
+        // The last one draws the largest steps that there are.
+        for draw in [random, || 0, || u64::MAX] {
+            let directory = Directory::drawing(draw);
+            let mut ids = HashSet::new();
+            for _ in 0..4096 {
+                let id = directory.reserve("x", Place::Core(0), 1).unwrap();
+                assert_eq!(id.slot(), 0);
+                assert!(ids.insert(id), "{id:?} came before");
+                directory.unname(id);
+                directory.release(id);
+            }
+            assert_eq!(directory.reserve("x", Place::Core(0), 1).unwrap().slot(), 1);
         }
-        assert_eq!(directory.reserve("x", Place::Core(0), 1).unwrap(), EndpointId::new(1, 0));
+    }
+
+    /// The same numbers in each run, from a seed of its own for each user: splitmix64 by Steele, Lea and Flood.
+    fn splitmix(state: &AtomicU64) -> u64 {
+        let mut z = state.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    #[test]
+    fn a_million_guesses_hit_none_of_two_hundred_endpoints() {
+        static SEED: AtomicU64 = AtomicU64::new(1);
+        let directory = Directory::drawing(|| splitmix(&SEED));
+        for number in 0..200 {
+            let id = directory.reserve(&format!("endpoint{number}"), Place::Core(0), 1).unwrap();
+            assert_eq!(id.slot(), number);
+        }
+
+        let guesses = AtomicU64::new(2);
+        let mut hits = 0;
+        for guess in 0..1_000_000u32 {
+            // Slots are no secret: they are few, and used from the lowest on.
+            let counted = u64::from(guess / 400 % 4096);
+            let salt = if guess % 2 == 0 { counted } else { splitmix(&guesses) >> 20 };
+            let id = EndpointId::new(guess % 200, salt);
+            hits += u32::from(directory.instance(id).is_some());
+        }
+
+        assert_eq!(hits, 0);
+    }
+
+    #[test]
+    fn two_envs_draw_different_ids() {
+        let first = |directory: Directory| directory.reserve("x", Place::Core(0), 1).unwrap();
+        assert_ne!(first(Directory::default()), first(Directory::default()), "once in 2^44 runs they are alike");
     }
 
     #[test]

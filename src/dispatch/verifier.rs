@@ -23,7 +23,7 @@ pub struct Lookup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Its id.
-    pub endpoint: u32,
+    pub endpoint: u64,
     /// Its core; none if every core has one.
     pub core: Option<u16>,
     /// How many cores the node has.

@@ -28,7 +28,7 @@ pub struct Config {
     pub inbox_bytes: usize,
     /// Bytes that wait to be sent over one connection, or for one: 4 MiB. While as many wait, asks and sends are refused,
     /// and a peer that does not read its answers gets no further request handled. It bounds their number too, since each
-    /// has at least 24 bytes. The one that crosses the bound is still taken.
+    /// has at least 28 bytes. The one that crosses the bound is still taken.
     pub outbox_bytes: usize,
     /// Asks per core that wait for their answer, or whose answer waits for its future: 65,536. An answer of a peer is never
     /// larger than `max_frame`.

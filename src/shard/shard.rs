@@ -187,7 +187,7 @@ impl Shard {
             self.closing.set(Some(until));
             self.timers.borrow_mut().arm(until, Timer::Tick.pack());
             self.act(Action::StopListening);
-            let last = self.verifier.get().unwrap_or(EndpointId(u32::MAX));
+            let last = self.verifier.get().unwrap_or(EndpointId(u64::MAX));
             self.dispatcher.stop_all(last);
         }
     }

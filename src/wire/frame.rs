@@ -1,9 +1,9 @@
 //! Frames: a fixed header, optional records, a payload.
 //!
 //! ```text
-//!  0        4      5      6        8                 16         20         24
-//!  | length | kind | flags | route | request id      | endpoint | message  |  records, payload
-//!  |---------------- every frame -------------------||-- requests, cancels -|
+//!  0        4      5      6        8                 16               24         28
+//!  | length | kind | flags | route | request id      | endpoint       | message  |  records, payload
+//!  |---------------- every frame -------------------||----- requests, cancels ----|
 //! ```
 //! All integers are little-endian. `length` counts the whole frame. `docs/WIRE.md` has the details.
 
@@ -11,7 +11,7 @@ use super::failure::{Failure, FailureCode, MAX_TYPED, Typed};
 use super::message::MessageId;
 
 /// Bytes in front of the records of an ask, a one-way message or a cancel.
-pub const REQUEST_HEADER: usize = 24;
+pub const REQUEST_HEADER: usize = 28;
 /// Bytes in front of the records of a reply or a failure.
 pub const REPLY_HEADER: usize = 16;
 /// Largest failure frame in bytes; no node may announce a smaller limit for frames.
@@ -39,32 +39,34 @@ const FLAG_NAMED: u8 = 8;
 const FLAG_RESOLVED: u8 = 16;
 const KNOWN_FLAGS: u8 = 31;
 
-/// Who is meant, once the name is resolved: 20 bits of slot, 12 bits of generation, unique in one env.
+/// Who is meant, once the name is resolved: 20 bits of slot, 44 bits of salt, unique in one env.
 ///
-/// A slot's generation grows whenever the slot gets a new endpoint, and a slot whose generations are used up is
-/// never used again: an id never means two endpoints.
+/// The salt is drawn anew whenever the slot gets another endpoint, so that nobody guesses the id of an endpoint whose
+/// name they do not know. The directory draws it, and never gives one slot the same salt twice: an id never means two
+/// endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct EndpointId(pub u32);
+pub struct EndpointId(pub u64);
 
 impl EndpointId {
     /// Endpoints that one env can hold at once.
     pub const MAX_SLOTS: u32 = 1 << 20;
-    /// Generations of one slot.
-    pub const MAX_GENERATIONS: u32 = 1 << 12;
+    /// Bits of a salt.
+    pub const SALT_BITS: u32 = 44;
 
-    /// Puts an id together. `slot` and `generation` are below the two limits.
-    pub const fn new(slot: u32, generation: u32) -> EndpointId {
-        EndpointId(generation << 20 | slot)
+    /// Puts an id together. `slot` is below [`MAX_SLOTS`](Self::MAX_SLOTS), `salt` has at most
+    /// [`SALT_BITS`](Self::SALT_BITS).
+    pub const fn new(slot: u32, salt: u64) -> EndpointId {
+        EndpointId(salt << 20 | slot as u64)
     }
 
     /// The place in the dispatcher's table.
     #[inline]
     pub const fn slot(self) -> usize {
-        (self.0 & (Self::MAX_SLOTS - 1)) as usize
+        (self.0 & (Self::MAX_SLOTS as u64 - 1)) as usize
     }
 
-    /// How many endpoints had the slot before.
-    pub const fn generation(self) -> u32 {
+    /// What tells the endpoint from those that had the slot before.
+    pub const fn salt(self) -> u64 {
         self.0 >> 20
     }
 }
@@ -280,8 +282,8 @@ fn begin_request(out: &mut Vec<u8>, head: &RequestHead<'_>) -> usize {
     bytes[5] = flags;
     bytes[6..8].copy_from_slice(&route.to_le_bytes());
     bytes[8..16].copy_from_slice(&head.request.to_le_bytes());
-    bytes[16..20].copy_from_slice(&id.to_le_bytes());
-    bytes[20..24].copy_from_slice(&head.message.0.to_le_bytes());
+    bytes[16..24].copy_from_slice(&id.to_le_bytes());
+    bytes[24..28].copy_from_slice(&head.message.0.to_le_bytes());
     out.extend_from_slice(&bytes);
     if let Some(deadline) = head.deadline_us {
         out.extend_from_slice(&deadline.to_le_bytes());
@@ -429,8 +431,8 @@ impl<'a> Frame<'a> {
             }
             KIND_FAILURE => Self::parse_failure(rest, flags, request),
             KIND_GONE => {
-                let id = rest.first_chunk::<4>().ok_or(FrameError::BadRecord("endpoint id"))?;
-                Ok(Frame::Gone { endpoint: EndpointId(u32::from_le_bytes(*id)) })
+                let id = rest.first_chunk::<8>().ok_or(FrameError::BadRecord("endpoint id"))?;
+                Ok(Frame::Gone { endpoint: EndpointId(u64::from_le_bytes(*id)) })
             }
             KIND_PING => Ok(Frame::Ping),
             KIND_PONG => Ok(Frame::Pong),
@@ -441,9 +443,9 @@ impl<'a> Frame<'a> {
     #[inline]
     fn parse_request(rest: &'a [u8], flags: u8, request: u64, route: Route) -> Result<Frame<'a>, FrameError> {
         let too_short = FrameError::TooShort((REPLY_HEADER + rest.len()) as u32);
-        let (ids, mut rest) = rest.split_first_chunk::<8>().ok_or(too_short)?;
-        let id = u32::from_le_bytes([ids[0], ids[1], ids[2], ids[3]]);
-        let message = MessageId(u32::from_le_bytes([ids[4], ids[5], ids[6], ids[7]]));
+        let (id, rest) = rest.split_first_chunk::<8>().ok_or(too_short)?;
+        let (message, mut rest) = rest.split_first_chunk::<4>().ok_or(too_short)?;
+        let (id, message) = (u64::from_le_bytes(*id), MessageId(u32::from_le_bytes(*message)));
         let mut deadline_us = None;
         if flags & FLAG_DEADLINE != 0 {
             let (bytes, tail) = rest.split_first_chunk::<4>().ok_or(FrameError::BadRecord("deadline"))?;
@@ -484,9 +486,10 @@ fn take_resolved(rest: &[u8], flags: u8) -> Result<(Option<Resolved>, &[u8]), Fr
     if flags & FLAG_RESOLVED == 0 {
         return Ok((None, rest));
     }
-    let (record, rest) = rest.split_first_chunk::<6>().ok_or(FrameError::BadRecord("resolved"))?;
-    let endpoint = EndpointId(u32::from_le_bytes([record[0], record[1], record[2], record[3]]));
-    let core = u16::from_le_bytes([record[4], record[5]]);
+    let bad = FrameError::BadRecord("resolved");
+    let (endpoint, rest) = rest.split_first_chunk::<8>().ok_or(bad)?;
+    let (core, rest) = rest.split_first_chunk::<2>().ok_or(bad)?;
+    let (endpoint, core) = (EndpointId(u64::from_le_bytes(*endpoint)), u16::from_le_bytes(*core));
     Ok((Some(Resolved { endpoint, core: (core != u16::MAX).then_some(core) }), rest))
 }
 

@@ -122,7 +122,7 @@ fn headers_have_the_promised_sizes() {
         message: MessageId(1),
         deadline_us: None,
     };
-    assert_eq!(request(head, b"").len(), 24);
+    assert_eq!(request(head, b"").len(), 28);
     let mut out = Vec::new();
     Draft::reply(&mut out, 1, None).finish(16).unwrap();
     assert_eq!(out.len(), 16);
