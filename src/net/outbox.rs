@@ -340,7 +340,7 @@ mod tests {
         }
     }
 
-    fn at(endpoint: u32) -> Option<Resolved> {
+    fn at(endpoint: u64) -> Option<Resolved> {
         Some(Resolved { endpoint: EndpointId(endpoint), core: Some(0) })
     }
 
