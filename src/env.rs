@@ -86,7 +86,7 @@ impl RpcEnv {
     /// Stops an endpoint of this env: its name is free at once, messages that are queued are handled, then `on_stop`
     /// runs. Its core refuses messages as soon as it learns of this: at once if this is called there, otherwise what other
     /// cores send meanwhile may still be handled. The endpoint is meant, not its name: a ref to an earlier holder stops
-    /// nobody else. False if it is not of this env or has been stopped before.
+    /// nobody else. False if it is not of this env or has been stopped before, by the shutdown of the env too.
     pub fn stop(&self, endpoint: &EndpointRef) -> bool {
         match endpoint.destination() {
             Destination::Env { id, .. } if endpoint.belongs_to(&self.0.node) => self.0.node.stop(*id),
@@ -102,7 +102,8 @@ impl RpcEnv {
     }
 
     /// A ref to this endpoint, as for [`endpoint_ref`](Self::endpoint_ref), after its node has said that it exists. It
-    /// may be gone again by the time of the first ask. Waits at most `Config::lookup_timeout`.
+    /// may be gone again by the time of the first ask. Waits at most `Config::lookup_timeout`. A node that shuts down says
+    /// so: [`LookupError::Ask`] with [`AskError::Stopped`].
     ///
     /// The node also says on which of its cores the endpoint is, and if it places connections by
     /// [`Placement::Steered`](crate::Placement::Steered), the ref's messages go over connections to that core, or with

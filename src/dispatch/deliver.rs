@@ -94,7 +94,7 @@ impl Dispatcher {
         let refusal = match self.find(id) {
             Some(slot) if !slot.closing.get() => return Some(slot),
             Some(_) => FailureCode::Stopped,
-            None => FailureCode::NoEndpoint,
+            None => self.missing(),
         };
         self.count(|stats| stats.unknown += 1);
         if call.request == 0 {
@@ -102,6 +102,11 @@ impl Dispatcher {
         }
         refuse(&call, path, refusal, "");
         None
+    }
+
+    /// Why there is no such endpoint.
+    fn missing(&self) -> FailureCode {
+        if self.stopping.get() { FailureCode::Stopped } else { FailureCode::NoEndpoint }
     }
 
     #[inline]
@@ -123,7 +128,7 @@ impl Dispatcher {
     /// Whether an inbox takes one more message of `size` bytes, or why not; for senders on the same core, who are told
     /// at once.
     pub fn has_room(&self, id: EndpointId, size: usize) -> Result<(), (FailureCode, String)> {
-        let Some(slot) = self.find(id) else { return Err((FailureCode::NoEndpoint, String::new())) };
+        let Some(slot) = self.find(id) else { return Err((self.missing(), String::new())) };
         if slot.closing.get() {
             return Err((FailureCode::Stopped, String::new()));
         }

@@ -58,6 +58,8 @@ pub struct Dispatcher {
     pub(super) limits: InboxLimits,
     stats: Cell<DispatchStats>,
     live: Cell<usize>,
+    /// The env shuts down: nothing new is taken, whether its endpoint still drains, has ended or never was.
+    pub(super) stopping: Cell<bool>,
     pub(super) queued: Cell<usize>,
     /// Buffers for messages that wait as bytes; the core's own pool.
     pub(super) spares: Rc<RefCell<Spares>>,
@@ -82,6 +84,7 @@ impl Dispatcher {
             limits,
             stats: Cell::default(),
             live: Cell::new(0),
+            stopping: Cell::new(false),
             queued: Cell::new(0),
             spares,
             deferrals: Deferrals::new(deferred),
@@ -378,10 +381,11 @@ impl Dispatcher {
         }
     }
 
-    /// Stops every endpoint, except `last`.
-    pub fn stop_all(&self, last: EndpointId) {
+    /// Stops every endpoint for a shutdown.
+    pub fn stop_all(&self) {
+        self.stopping.set(true);
         let all: Vec<_> = self.slots.borrow().iter().flatten().map(|slot| slot.id).collect();
-        for id in all.into_iter().filter(|&id| id != last) {
+        for id in all {
             self.stop(id);
         }
     }

@@ -102,7 +102,6 @@ impl Life {
         let entered = current::enter(&shard);
         if let Some(verifier) = verifier {
             shard.host(verifier, VERIFIER.into(), || endpoint_verifier, Box::new(|_| ()));
-            shard.verifier.set(Some(verifier));
         }
         if self.node.is_isolated(core) && !self.node.isolated_runs(core) {
             return Err(StartFailure::Thread(core, io::Error::other("the env is shutting down")));

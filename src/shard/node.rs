@@ -256,14 +256,15 @@ impl Node {
         }
     }
 
-    /// Stops every instance of an endpoint and frees its name; false if it had none, having been stopped before.
+    /// Stops every instance of an endpoint and frees its name; false if it had none, having been stopped before, by the
+    /// shutdown of the env too.
     pub fn stop(&self, id: EndpointId) -> bool {
         // At once where that can be: who hears of the stop from a handler on this core finds the endpoint closed.
         if let Some(shard) = current::get().filter(|shard| std::ptr::eq(&*shard.node, self)) {
             shard.queue_early();
             shard.dispatcher.stop(id);
         }
-        let known = self.directory.unname(id);
+        let known = !self.closing.load(Ordering::SeqCst) && self.directory.unname(id);
         if known {
             self.stop_instances(id);
         }

@@ -1,6 +1,7 @@
 //! Frames that arrived, and what other cores passed on.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use super::lanes::{Head, LaneItem};
 use super::shard::Shard;
@@ -100,8 +101,7 @@ impl Shard {
         let deadline = head.deadline_us.map_or(NO_DEADLINE, |us| arrived + u64::from(us) * 1000);
         let mut call = Call { origin: Origin::Peer(id), request: head.request, deadline, resolved: None };
         let Some((endpoint, route)) = self.find_target(head.target, head.route, &mut call.resolved) else {
-            self.count(|counters| counters.unknown_endpoint += 1);
-            return refuse(&call, path, FailureCode::NoEndpoint, "");
+            return self.refuse_unknown(&call, path, "");
         };
         match self.route_to_core(route) {
             Some(core) if core == self.core => {
@@ -120,10 +120,17 @@ impl Shard {
                     }
                 }
             }
-            None => {
-                self.count(|counters| counters.unknown_endpoint += 1);
-                refuse(&call, path, FailureCode::NoEndpoint, "no such core");
-            }
+            None => self.refuse_unknown(&call, path, "no such core"),
+        }
+    }
+
+    /// Refuses a request for an endpoint that this env does not have. One that shuts down tells that and nothing else.
+    #[cold]
+    fn refuse_unknown(&self, call: &Call, path: &Rc<dyn ReplyPath>, text: &str) {
+        self.count(|counters| counters.unknown_endpoint += 1);
+        match self.node.closing.load(Ordering::Relaxed) {
+            true => refuse(call, path, FailureCode::Stopped, ""),
+            false => refuse(call, path, FailureCode::NoEndpoint, text),
         }
     }
 

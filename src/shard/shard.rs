@@ -26,7 +26,6 @@ use crate::net::pending::Pending;
 use crate::net::remote::DialTo;
 use crate::net::writer::Spares;
 use crate::wire::failure::{FailureCode, panicked_with};
-use crate::wire::frame::EndpointId;
 
 /// What the core is to do with its ring at the end of the turn.
 #[derive(Debug)]
@@ -98,8 +97,6 @@ pub struct Shard {
     pub(super) home: Arc<Home>,
     /// The counters that this floor keeps.
     pub counters: RefCell<CoreSnapshot>,
-    /// The built-in endpoint, which ends last.
-    pub verifier: Cell<Option<EndpointId>>,
     /// When the shutdown gives up waiting, once it has begun.
     pub closing: Cell<Option<u64>>,
     /// `Config::ask_timeout` in nanoseconds.
@@ -132,7 +129,6 @@ impl Shard {
             early: EarlyAsk::default(),
             home: Arc::new(Home { node: node.clone(), core }),
             counters: RefCell::default(),
-            verifier: Cell::new(None),
             closing: Cell::new(None),
             ask_timeout_ns: nanoseconds(node.config.ask_timeout),
             clock: Cell::new(clock),
@@ -187,17 +183,13 @@ impl Shard {
             self.closing.set(Some(until));
             self.timers.borrow_mut().arm(until, Timer::Tick.pack());
             self.act(Action::StopListening);
-            let last = self.verifier.get().unwrap_or(EndpointId(u64::MAX));
-            self.dispatcher.stop_all(last);
+            self.dispatcher.stop_all();
         }
     }
 
-    /// Whether no handler runs any more: no endpoint is left but the built-in one, no replier owes an answer, and what
-    /// they sent is in the lanes.
+    /// Whether no handler runs any more: no endpoint is left, no replier owes an answer, and what they sent is in the lanes.
     pub fn is_quiet(&self) -> bool {
-        self.dispatcher.live() <= usize::from(self.verifier.get().is_some())
-            && self.dispatcher.deferrals().is_empty()
-            && self.lanes.borrow().is_clear()
+        self.dispatcher.live() == 0 && self.dispatcher.deferrals().is_empty() && self.lanes.borrow().is_clear()
     }
 
     /// Answers in the stead of the repliers that are left when the time for the shutdown is up.

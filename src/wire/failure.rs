@@ -33,7 +33,7 @@ pub enum FailureCode {
     Overloaded = 6,
     /// The handler ended without answering.
     NeverReplied = 7,
-    /// The endpoint or its env is stopping.
+    /// The endpoint is stopping; or its env is, which says so of every endpoint, known or not.
     Stopped = 8,
     /// The deadline passed before the handler ran.
     Expired = 9,
