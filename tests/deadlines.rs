@@ -2,13 +2,18 @@
 
 mod common;
 
+use std::io::Write;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use common::echo::within;
 use common::gate::{Event, Gate, pass};
-use common::scene::{Scene, at_every_distance};
-use common::{LIMIT, bounded, config, eventually, kind};
+use common::raw::{RawPeer, hello, listener, request_within};
+use common::scene::{Distance, Scene, at_every_distance};
+use common::{LIMIT, bounded, client, config, end, eventually, kind, server};
+use ringpost::net::reader::Incoming;
+use ringpost::wire::failure::{Failure, FailureCode};
+use ringpost::wire::frame::{Frame, write_failure};
 use ringpost::{
     AskError, CallContext, Config, Endpoint, EndpointRef, Handle, HandleShared, HandleSync, HandlerError, Handlers,
     message,
@@ -57,6 +62,16 @@ message!(Hang as "deadlines.Hang" => ());
 #[derive(Serialize, Deserialize, Clone)]
 struct TooLong;
 message!(TooLong as "deadlines.TooLong" => ());
+
+/// Fails as soon as the asker has given up.
+#[derive(Serialize, Deserialize, Clone)]
+struct FailLate;
+message!(FailLate as "deadlines.FailLate" => ());
+
+/// Fails with what an ask that is never answered ends with.
+#[derive(Serialize, Deserialize, Clone)]
+struct Rely;
+message!(Rely as "deadlines.Rely" => ());
 
 /// Never answered.
 #[derive(Serialize, Deserialize, Clone)]
@@ -261,5 +276,135 @@ fn an_ask_for_which_no_time_is_left_fails_at_once_and_does_not_leave() {
             assert!(took < LIMIT);
             assert_eq!(eventually(&scene.answering, "a look", |_| true).asks_lane, before);
         });
+    });
+}
+
+/// Fails at the deadline of what it is asked.
+struct Failing {
+    inner: EndpointRef,
+    tell: Sender<&'static str>,
+}
+
+impl Endpoint for Failing {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask_sync::<FailLate>().ask::<Rely>();
+    }
+
+    fn on_error(&mut self, _: &HandlerError) {
+        let _ = self.tell.send("failed");
+    }
+}
+
+impl HandleSync<FailLate> for Failing {
+    fn handle(&mut self, _: FailLate, context: &mut CallContext) -> Result<(), HandlerError> {
+        while context.remaining() > Some(Duration::ZERO) {
+            std::hint::spin_loop();
+        }
+        Err(HandlerError::new("too late"))
+    }
+}
+
+impl Handle<Rely> for Failing {
+    async fn handle(&mut self, _: Rely, _: &mut CallContext) -> Result<(), HandlerError> {
+        let _ = self.tell.send("entered");
+        Ok(self.inner.ask(Never).await?)
+    }
+}
+
+fn failing(scene: &Scene) -> (EndpointRef, Receiver<&'static str>) {
+    let (tell, told) = channel();
+    let other = scene.answering.core_count() - 1 - scene.core;
+    let inner = scene.answering.register_on(other, "inner", || Inner).unwrap();
+    (scene.place("failing", move || Failing { inner, tell }), told)
+}
+
+#[track_caller]
+fn expect_timeout(outcome: Result<(), AskError>) {
+    let Err(AskError::Timeout { target, after, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(target.contains("failing") && after == QUITE_SHORT, "{target} {after:?}");
+}
+
+#[test]
+fn a_failure_at_the_deadline_never_hides_the_timeout() {
+    bounded(|| {
+        at_every_distance(Config { ask_timeout: HOUR, ..config() }, |scene| {
+            let (failing, _told) = failing(scene);
+            let there = failing.clone();
+            expect_timeout(scene.run(move || async move { there.ask_within(FailLate, QUITE_SHORT).await }));
+            let there = failing.clone();
+            expect_timeout(scene.run(move || async move { there.ask_within(Rely, QUITE_SHORT).await }));
+            expect_timeout(failing.ask_blocking_within(FailLate, QUITE_SHORT));
+            expect_timeout(failing.ask_blocking_within(Rely, QUITE_SHORT));
+        });
+    });
+}
+
+#[test]
+fn a_failure_that_is_seen_before_the_askers_timer_fires_is_a_timeout_too() {
+    bounded(|| {
+        at_every_distance(Config { ask_timeout: HOUR, ..config() }, |scene| {
+            if scene.distance == Distance::Local {
+                return; // The asker's core is the handler's, which is to work while the asker's does not.
+            }
+            let (failing, told) = failing(scene);
+            let asking = scene.asking.spawn_on(0, move || async move { failing.ask_within(Rely, QUITE_SHORT).await });
+            assert_eq!(told.recv_timeout(LIMIT), Ok("entered"));
+            let (release, released) = channel();
+            let blocked = scene.asking.spawn_on(0, move || async move { released.recv_timeout(LIMIT) });
+            assert_eq!(told.recv_timeout(LIMIT), Ok("failed"));
+            // The answer has left its core, and the core that owns the connection.
+            let first = usize::from(scene.distance == Distance::Lane);
+            for core in (first..2).chain(first..2) {
+                scene.answering.spawn_on(core, || async {}).unwrap().join().unwrap();
+            }
+            release.send(()).unwrap();
+            blocked.unwrap().join().unwrap().unwrap();
+            expect_timeout(asking.unwrap().join().unwrap());
+        });
+    });
+}
+
+#[test]
+fn a_peer_is_told_expired_by_a_handler_that_fails_after_the_deadline() {
+    bounded(|| {
+        let env = server(1);
+        let inner = env.register("inner", || Inner).unwrap();
+        let (tell, _told) = channel();
+        env.register("failing", move || Failing { inner, tell }).unwrap();
+        let mut peer = RawPeer::greet(env.address().unwrap().to_string().parse().unwrap());
+        let mut bytes = Vec::new();
+        request_within(&mut bytes, 7, "failing", &FailLate, Some(40_000));
+        peer.stream.write_all(&bytes).unwrap();
+        peer.next(|incoming| match incoming {
+            Incoming::Frame(Frame::Failure { request, failure, .. }) => {
+                assert_eq!((request, failure.code as u16, failure.text), (7, 9, ""));
+            }
+            other => panic!("{other:?}"),
+        });
+        end(&env);
+    });
+}
+
+#[test]
+fn the_askers_own_clock_says_when_its_time_is_up() {
+    bounded(|| {
+        let (listener, address) = listener();
+        let env = client(1);
+        let far = env.endpoint_ref(&format!("ringpost://hasty@{address}")).unwrap();
+        let (began, asking) = (Instant::now(), far.ask_within(Never, QUITE_SHORT));
+        let mut peer = RawPeer::over(listener.accept().unwrap().0);
+        peer.stream.write_all(&hello()).unwrap();
+        peer.next(|incoming| assert!(matches!(incoming, Incoming::Hello(_)), "{incoming:?}"));
+        let id = peer.next(|incoming| match incoming {
+            Incoming::Frame(Frame::Request { head, .. }) => head.request,
+            other => panic!("{other:?}"),
+        });
+        let mut bytes = Vec::new();
+        write_failure(&mut bytes, id, None, &Failure::new(FailureCode::Expired, ""));
+        peer.stream.write_all(&bytes).unwrap();
+        assert_eq!(kind(&within(asking).unwrap_err()), "Timeout");
+        assert!(began.elapsed() >= QUITE_SHORT, "never early");
+        eventually(&env, "it is counted as a timeout", |now| (now.timeouts, now.replies_in) == (1, 1));
+        end(&env);
     });
 }

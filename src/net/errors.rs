@@ -12,7 +12,7 @@ use crate::wire::failure::{Failure, FailureCode, HandlerError, WireError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// No answer came in time. The message may have been handled.
+    /// No answer came in time, or none but a failure after that. The message may have been handled.
     #[error("no reply from {target} within {after:?}; this limit is set by {setting}")]
     Timeout {
         /// The endpoint and where it is.
@@ -143,7 +143,7 @@ impl AskError {
             FailureCode::NeverReplied => AskError::NeverReplied { target },
             FailureCode::Stopped => AskError::Stopped { target },
             FailureCode::BadReply => AskError::BadReply { target, reason: reason() },
-            // `Expired` becomes a timeout where the ask's limit is known.
+            // `Expired` never comes here: the asker's own deadline says so.
             FailureCode::Handler | FailureCode::Expired | FailureCode::Unknown => {
                 AskError::Handler { target, error: HandlerError::told(failure) }
             }

@@ -8,7 +8,7 @@ use super::current;
 use super::lanes::LaneItem;
 use super::node::{Injected, Node, now};
 use super::shard::Shard;
-use crate::dispatch::call::{Call, Origin};
+use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::deferred::Deferrals;
 use crate::dispatch::reply_path::{Answer, AtCore, Reply, ReplyPath, WayBack};
 use crate::mesh::parcel::Parcel;
@@ -31,7 +31,7 @@ impl ReplyPath for Shard {
     #[inline]
     fn answer(&self, call: &Call, answer: Answer<'_>) {
         match call.origin {
-            Origin::Peer(connection) => self.answer_peer(connection, call.request, call.resolved, answer),
+            Origin::Peer(connection) => self.answer_peer(connection, call, answer),
             Origin::Here => match answer {
                 Answer::Value(reply) => {
                     // One that nobody waits for any more stays with its handler, and is dropped there.
@@ -175,19 +175,26 @@ impl Shard {
         }
     }
 
-    /// Ends an ask with what its receiver said.
+    /// Ends an ask with what its receiver said. From its deadline on, by the clock of this core, a failure is a timeout
+    /// whatever it says: the handler's may come of the deadline itself, which its own asks inherit.
     pub fn fail(&self, key: AskKey, failure: &Failure<'_>) {
+        if self.is_overdue(key) {
+            self.time_out(key);
+            return;
+        }
+        // The receiver's clock is ahead: this core's timer ends the ask in a moment.
+        if failure.code == FailureCode::Expired {
+            return;
+        }
         let asked = {
             let pending = self.pending.borrow();
-            pending.waiting(key).map(|asked| (asked.via, asked.kind, asked.limit()))
+            pending.waiting(key).map(|asked| (asked.via, asked.kind))
         };
-        let Some((via, kind, (after, setting))) = asked else {
+        let Some((via, kind)) = asked else {
             return self.count(|counters| counters.replies_late += 1);
         };
         let target = self.describe(&via);
         let error = match failure.code {
-            // The receiver saw the time run out a moment before this core does.
-            FailureCode::Expired => AskError::Timeout { target, after, setting },
             FailureCode::UnknownMessage => AskError::UnknownMessage {
                 target,
                 message: format!("{} v{}: {}", kind.name, kind.version, failure.text).into(),
@@ -195,6 +202,15 @@ impl Shard {
             _ => AskError::from_failure(failure, target),
         };
         self.complete(key, Err(error));
+    }
+
+    /// Ends an ask with the answer that came through another core.
+    pub(super) fn on_relayed(&self, key: AskKey, answer: Result<Parcel, AskError>) {
+        if answer.is_err() && self.is_overdue(key) {
+            self.time_out(key);
+        } else {
+            self.complete(key, answer);
+        }
     }
 
     /// The endpoint that an ask went to, for people.
@@ -216,7 +232,8 @@ impl Shard {
         }
     }
 
-    fn answer_peer(&self, id: ConnectionId, request: u64, resolved: Option<Resolved>, answer: Answer<'_>) {
+    fn answer_peer(&self, id: ConnectionId, call: &Call, answer: Answer<'_>) {
+        let Call { request, resolved, .. } = *call;
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id).filter(|c| c.phase == Phase::Open) else {
             return self.count(|counters| counters.replies_late += 1);
@@ -233,6 +250,7 @@ impl Shard {
                 Outcome::Unencodable => false,
             },
             Answer::Failure(failure) => {
+                let failure = in_time(call, failure);
                 frame::write_failure(out, request, resolved, &failure);
                 failure.way_back()
             }
@@ -284,6 +302,7 @@ impl Shard {
                 outcome == Outcome::Whole { way_back: true }
             }
             Answer::Failure(failure) => {
+                let failure = in_time(call, failure);
                 frame::write_failure(&mut out, call.request, call.resolved, &failure);
                 failure.way_back()
             }
@@ -359,6 +378,12 @@ impl Shard {
             cell.answer.put(answer);
         }
     }
+}
+
+/// A failure as a peer is told: once the deadline of its ask has passed, that is what went wrong.
+fn in_time<'a>(call: &Call, failure: Failure<'a>) -> Failure<'a> {
+    let over = call.deadline != NO_DEADLINE && call.deadline <= now();
+    if over { Failure::new(FailureCode::Expired, "") } else { failure }
 }
 
 /// What became of a reply.

@@ -14,7 +14,6 @@ use crate::dispatch::dispatcher::Called;
 use crate::dispatch::reply_path::ReplyPath;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
-use crate::net::errors::AskError;
 use crate::net::pending::{Asked, Waiter};
 use crate::wire::frame::EndpointId;
 use crate::wire::message::{Ask, MessageId};
@@ -216,10 +215,7 @@ impl Shard {
         match called {
             Called::NotNow => self.deliver_early(early, true),
             Called::Replied => self.complete(early.key, Ok(early.parcel.take_out())),
-            Called::Failed(error) => {
-                let error = AskError::from_failure(&error.failure(), self.describe(&early.asked.via));
-                self.complete(early.key, Err(error));
-            }
+            Called::Failed(error) => self.fail(early.key, &error.failure()),
         }
         early.parcel.clear();
         let waits = self.pending.borrow().is_waiting(early.key);

@@ -230,7 +230,7 @@ impl Shard {
             }
             LaneItem::Event(event) => self.dispatcher.deliver_event(&event),
             LaneItem::Relay(relay) => self.on_relay(*relay),
-            LaneItem::Relayed { request, answer } => self.complete(AskKey(request), *answer),
+            LaneItem::Relayed { request, answer } => self.on_relayed(AskKey(request), *answer),
             LaneItem::CancelRelayed { core, request } => self.on_relay_cancelled(core, request),
             LaneItem::Cancel { endpoint, origin, request } => self.dispatcher.cancel(endpoint, origin, request),
         }

@@ -3,10 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::node::now;
 use super::shard::Shard;
 use super::sleep::SleepKey;
 use crate::executor::timers::TimerKey;
 use crate::net::ask_key::AskKey;
+use crate::net::asked::Via;
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 
@@ -89,16 +91,28 @@ impl Shard {
 
     /// An ask's time is up: its slot is free at once, and the other side is told.
     fn on_ask_timeout(self: &Rc<Self>, key: AskKey) {
-        let waiting = {
+        // In this order: a handler of this core that is stopped answers that it was, and must find nobody waiting.
+        if let Some(via) = self.time_out(key) {
+            self.cancel(&via, key);
+        }
+    }
+
+    /// Ends an ask by its deadline, and tells where it went; nothing if it has ended before.
+    pub(super) fn time_out(&self, key: AskKey) -> Option<Via> {
+        let (via, (after, setting)) = {
             let pending = self.pending.borrow();
-            pending.waiting(key).map(|asked| (asked.via, asked.limit()))
+            pending.waiting(key).map(|asked| (asked.via, asked.limit()))?
         };
-        let Some((via, (after, setting))) = waiting else { return };
         self.count(|counters| counters.timeouts += 1);
         let error = AskError::Timeout { target: self.describe(&via), after, setting };
-        // In this order: a handler of this core that is stopped answers that it was, and must find nobody waiting.
         self.complete(key, Err(error));
-        self.cancel(&via, key);
+        Some(via)
+    }
+
+    /// Whether an ask still waits although its deadline has passed: the timers fire up to a tick late. Reads the clock.
+    pub(super) fn is_overdue(&self, key: AskKey) -> bool {
+        let pending = self.pending.borrow();
+        pending.is_waiting(key) && pending.deadline(key).is_none_or(|deadline| deadline <= now())
     }
 }
 

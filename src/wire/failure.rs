@@ -35,7 +35,7 @@ pub enum FailureCode {
     NeverReplied = 7,
     /// The endpoint is stopping; or its env is, which says so of every endpoint, known or not.
     Stopped = 8,
-    /// The deadline passed before the handler ran.
+    /// The deadline passed before the handler ran, or before it failed.
     Expired = 9,
     /// The reply could not be serialised, or is larger than the largest frame.
     BadReply = 10,
