@@ -1,6 +1,9 @@
 //! How an env comes to be.
 
+use std::fmt;
+use std::io;
 use std::iter::repeat_with;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -16,8 +19,10 @@ use crate::host::Host;
 use crate::host::life::{Life, Start, StartFailure};
 use crate::host::thread::{self, Ready};
 use crate::listen::{Listening, listen};
+use crate::net::ref_policy::RefPolicy;
 use crate::ring::{Capabilities, Feature};
-use crate::shard::node::{Ending, Node};
+use crate::shard::node::{Ending, Node, Reach};
+use crate::shard::resolver::{Lookup, system};
 use crate::wire::frame::EndpointId;
 
 /// How an env is to be: see [`RpcEnv::builder`].
@@ -32,6 +37,18 @@ pub struct Builder {
     advertise: Option<String>,
     without: Vec<Feature>,
     host: Host,
+    ref_policy: RefPolicy,
+    resolve: Resolve,
+}
+
+/// How host names are resolved.
+#[derive(Clone)]
+struct Resolve(Lookup);
+
+impl fmt::Debug for Resolve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
 }
 
 impl RpcEnv {
@@ -46,6 +63,8 @@ impl RpcEnv {
             advertise: None,
             without: Vec::new(),
             host: Host::Thread,
+            ref_policy: RefPolicy::default(),
+            resolve: Resolve(system()),
         }
     }
 }
@@ -105,6 +124,22 @@ impl Builder {
         self
     }
 
+    /// To which addresses refs may lead that peers have told: [`RefPolicy::outward`] by default.
+    pub fn ref_policy(mut self, policy: RefPolicy) -> Builder {
+        self.ref_policy = policy;
+        self
+    }
+
+    /// Resolves the host names of peers in this way, on threads that may block. For this crate's own tests.
+    #[doc(hidden)]
+    pub fn resolve_by(
+        mut self,
+        lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Builder {
+        self.resolve = Resolve(Arc::new(lookup));
+        self
+    }
+
     /// Starts the cores. Blocks until all of them run, or none does.
     pub fn start(self) -> Result<RpcEnv, StartError> {
         let (cpus, live) = (self.cores.cpus()?, self.host.live());
@@ -152,7 +187,8 @@ impl Builder {
             tracing::warn!(?feature, since = feature.since(), "doing without a feature of newer kernels");
         }
         let numbers = core_numbers(cores, self.config.isolated)?;
-        let node = Node::new(self.name, self.config, numbers, capabilities.clone());
+        let reach = Reach { ref_policy: self.ref_policy, lookup: self.resolve.0 };
+        let node = Node::reaching(self.name, self.config, numbers, capabilities.clone(), reach);
         let (listeners, address) = match &self.bind {
             Some(bind) => {
                 let listening = listen(bind, cores, &node.config)?;

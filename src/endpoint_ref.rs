@@ -16,9 +16,12 @@ use crate::dispatch::verifier::Found;
 use crate::error::LookupError;
 use crate::net::ask_cell::AskCell;
 use crate::net::errors::{AskError, SendError};
+use crate::net::peer::Peer;
 use crate::net::pending::Waiter;
-use crate::shard::ask::{AskOptions, Destination};
+use crate::net::ref_policy::Verdict;
+use crate::shard::ask::AskOptions;
 use crate::shard::current;
+use crate::shard::destination::Destination;
 use crate::shard::node::{Job, Node, Refused, now};
 use crate::shard::shard::Shard;
 use crate::shard::spawn::{JoinHandle, job};
@@ -106,9 +109,32 @@ impl EndpointRef {
             NodeAddress::Listening(address) => node.peers.at(&address.to_string(), None),
             NodeAddress::Client(id) => node.peers.client(*id),
         };
+        EndpointRef::of_peer(node, peer, &uri.name)
+    }
+
+    /// The ref with this URI that was told to this core: by the peer whose bytes it is decoding, or by whom it cannot say.
+    pub(crate) fn told(shard: &Shard, uri: &EndpointUri) -> Result<EndpointRef, LookupError> {
+        let node = &shard.node;
+        let NodeAddress::Listening(address) = &uri.node else { return EndpointRef::resolve(node, uri) };
+        let address = address.to_string();
+        if node.advertised.get() == Some(&address) {
+            return EndpointRef::resolve(node, uri);
+        }
+        let teller = shard.teller();
+        match node.ref_policy.judge(&address, teller.as_ref()) {
+            Verdict::Allowed { inward } => EndpointRef::of_peer(node, node.peers.told(&address, inward), &uri.name),
+            Verdict::Forbidden => {
+                shard.note_forbidden(&address, teller.as_ref());
+                let (name, policy) = (uri.name.clone(), node.ref_policy.name());
+                Ok(EndpointRef::new(node, Destination::Forbidden { address: address.into(), name, policy }, None))
+            }
+        }
+    }
+
+    fn of_peer(node: &Arc<Node>, peer: Arc<Peer>, name: &Arc<str>) -> Result<EndpointRef, LookupError> {
         let full = || LookupError::TooManyNames { address: peer.address().clone() };
-        let index = peer.name_index(&uri.name).ok_or_else(full)?;
-        let to = Destination::Peer { peer, name: uri.name.clone(), index };
+        let index = peer.name_index(name).ok_or_else(full)?;
+        let to = Destination::Peer { peer, name: name.clone(), index };
         Ok(EndpointRef::new(node, to, None))
     }
 
@@ -127,7 +153,9 @@ impl EndpointRef {
     /// The endpoint's name.
     pub fn name(&self) -> &str {
         match &self.inner.to {
-            Destination::Env { name, .. } | Destination::Peer { name, .. } => name,
+            Destination::Env { name, .. } | Destination::Peer { name, .. } | Destination::Forbidden { name, .. } => {
+                name
+            }
         }
     }
 
@@ -140,6 +168,7 @@ impl EndpointRef {
                 (Some(self.inner.node.incarnation), self.inner.node.advertised.get().map(|a| &**a))
             }
             Destination::Peer { peer, .. } => (peer.client(), peer.client().is_none().then(|| &**peer.address())),
+            Destination::Forbidden { address, .. } => (None, Some(&**address)),
         };
         match (address, client) {
             (None, Some(id)) => EndpointUri::of_client(id, self.name()).to_string(),

@@ -13,9 +13,9 @@ use crate::error::{AskError, Error, LookupError, SpawnError};
 use crate::locator::Locator;
 use crate::net::asked::LimitedBy;
 use crate::ring::Capabilities;
-use crate::shard::ask::Destination;
 use crate::shard::counters::Snapshot;
 use crate::shard::current;
+use crate::shard::destination::Destination;
 use crate::shard::node::Node;
 use crate::shard::spawn::{JoinHandle, job};
 

@@ -161,6 +161,7 @@ pub use error::{
 pub use executor::idle::Idle;
 pub use host::Host;
 pub use locator::Locator;
+pub use net::ref_policy::RefPolicy;
 pub use net::remote::Remote;
 pub use net::roster::Peer;
 pub use patient::PatientRef;

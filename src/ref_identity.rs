@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::address::EndpointUri;
 use crate::endpoint_ref::EndpointRef;
-use crate::shard::ask::Destination;
 use crate::shard::current;
+use crate::shard::destination::Destination;
 use crate::wire::codec;
 
 impl EndpointRef {
@@ -30,6 +30,10 @@ impl PartialEq for EndpointRef {
             (Destination::Peer { peer: a, name: m, .. }, Destination::Peer { peer: b, name: n, .. }) => {
                 a.address() == b.address() && m == n
             }
+            (
+                Destination::Forbidden { address: a, name: m, .. },
+                Destination::Forbidden { address: b, name: n, .. },
+            ) => a == b && m == n,
             _ => false,
         };
         same && self.node().id == other.node().id && self.key() == other.key()
@@ -64,13 +68,14 @@ impl Serialize for EndpointRef {
     }
 }
 
-/// A ref takes the env of the core that decodes it; elsewhere it cannot be decoded.
+/// A ref takes the env of the core that decodes it; elsewhere it cannot be decoded. Whether it leads anywhere is up to
+/// [`RefPolicy`](crate::RefPolicy): what a user's own code decodes counts as told by somebody unknown.
 impl<'de> Deserialize<'de> for EndpointRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<EndpointRef, D::Error> {
         let (uri, key) = <(String, Option<u16>)>::deserialize(deserializer)?;
         let uri: EndpointUri = uri.parse().map_err(de::Error::custom)?;
         let shard = current::get().ok_or_else(|| de::Error::custom("a ref can be decoded on a core's thread only"))?;
-        let endpoint = EndpointRef::resolve(&shard.node, &uri).map_err(de::Error::custom)?;
+        let endpoint = EndpointRef::told(&shard, &uri).map_err(de::Error::custom)?;
         Ok(endpoint.with_key(key))
     }
 }

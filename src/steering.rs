@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::net::peer::Peers;
-use crate::shard::ask::Destination;
+use crate::shard::destination::Destination;
 use crate::wire::frame::core_of_key;
 
 /// The way to an endpoint of a peer over connections to this core. None if this node does not choose where they come

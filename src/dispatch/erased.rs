@@ -21,6 +21,7 @@ use super::replier::Replier;
 use super::reply_path::Answer;
 use super::responder::Responder;
 use super::shared::Flight;
+use super::teller::told_by;
 use crate::executor::catch::catch;
 use crate::executor::future_cell::FutureCell;
 use crate::executor::key::WakeKey;
@@ -350,7 +351,9 @@ fn open<M: Message>(payload: Payload<'_>, responder: &mut Responder) -> Option<M
             let name = parcel.type_name();
             format!("{name} and {} share the message id of {:?}", std::any::type_name::<M>(), M::NAME)
         }),
-        Payload::Bytes(bytes) => codec::decode::<M>(bytes).map_err(|error| error.to_string()),
+        Payload::Bytes(bytes) => {
+            told_by(responder.call().origin, || codec::decode::<M>(bytes)).map_err(|error| error.to_string())
+        }
     };
     match opened {
         Ok(message) => Some(message),

@@ -24,4 +24,5 @@ pub mod reply_path;
 pub mod responder;
 pub mod shared;
 mod slot;
+pub mod teller;
 pub mod verifier;

@@ -100,6 +100,14 @@ pub enum AskError {
         /// What went wrong.
         cause: Arc<str>,
     },
+    /// The ref came from a peer, and this env does not connect to such addresses on a peer's word; nothing was sent.
+    #[error("{}", forbidden(address, policy))]
+    ForbiddenAddress {
+        /// The address in the ref.
+        address: Arc<str>,
+        /// Which policy forbids it.
+        policy: &'static str,
+    },
     /// The handler ended, or its endpoint stopped, without an answer.
     #[error("{target} dropped the ask without an answer")]
     NeverReplied {
@@ -151,6 +159,13 @@ impl AskError {
     }
 }
 
+fn forbidden(address: &str, policy: &str) -> String {
+    format!(
+        "no connection to {address} is made on a peer's word, as {policy} says: make the ref with RpcEnv::endpoint_ref, \
+         or choose another Builder::ref_policy"
+    )
+}
+
 /// Why a one-way message was refused at the sender. Once accepted, it is delivered at most once, and what happens
 /// to it is not told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -185,6 +200,14 @@ pub enum SendError {
         peer: Arc<str>,
         /// What went wrong.
         cause: Arc<str>,
+    },
+    /// The ref came from a peer, and this env does not connect to such addresses on a peer's word.
+    #[error("{}", forbidden(address, policy))]
+    ForbiddenAddress {
+        /// The address in the ref.
+        address: Arc<str>,
+        /// Which policy forbids it.
+        policy: &'static str,
     },
     /// A message was to be sent with `send_blocking` on a core's own thread, which would wait for itself.
     #[error("send_blocking on a core's own thread would block everything on it: use `send(..).await` there")]

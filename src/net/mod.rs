@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod peer;
 pub mod pending;
 pub mod reader;
+pub mod ref_policy;
 pub mod remote;
 pub mod roster;
 pub mod writer;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection_id::ConnectionId;
-use super::peer::IndexHold;
+use super::peer::{IndexHold, NameClass, Peer, Standing};
 use super::roster::Route;
 use crate::executor::timers::TimerKey;
 use crate::wire::frame::{EndpointId, Frame, Resolved, Target, frame_length, set_deadline};
@@ -106,6 +106,8 @@ pub struct Outbox {
     pub address: Arc<str>,
     /// The core of the peer that connections should come to.
     pub wanted_core: Option<u16>,
+    /// On whose word the peer is connected to.
+    pub standing: Arc<Standing>,
     /// The way to the peer.
     pub link: Link,
     /// Frames that wait for the link.
@@ -114,8 +116,8 @@ pub struct Outbox {
     names: Vec<Option<Name>>,
     /// Addresses of the peer that are still to be tried, the next one last.
     pub candidates: Vec<SocketAddr>,
-    /// A thread is resolving the host name; there is never a second one.
-    pub resolver: bool,
+    /// The resolver that owes an answer about the host name.
+    pub resolver: Option<NameClass>,
     /// Failed attempts since the last success.
     pub failures: u32,
     /// The timer of the current state.
@@ -132,16 +134,17 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox without a connection.
-    pub fn new(serial: u64, address: Arc<str>, wanted_core: Option<u16>) -> Outbox {
+    pub fn new(peer: &Peer) -> Outbox {
         Outbox {
-            serial,
-            address,
-            wanted_core,
+            serial: peer.serial(),
+            address: peer.address().clone(),
+            wanted_core: peer.wanted_core(),
+            standing: peer.standing().clone(),
             link: Link::Down,
             waiting: Vec::new(),
             names: Vec::new(),
             candidates: Vec::new(),
-            resolver: false,
+            resolver: None,
             failures: 0,
             timer: None,
             relay: None,
@@ -289,6 +292,7 @@ fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::peer::Peers;
     use crate::wire::frame::{Draft, RequestHead, Route};
     use crate::wire::message::MessageId;
 
@@ -307,7 +311,7 @@ mod tests {
 
     #[test]
     fn waiting_frames_leave_in_order_without_the_dead_and_the_too_large() {
-        let mut outbox = Outbox::new(1, "h:1".into(), None);
+        let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
         for (request, payload) in [(1, 0), (2, 0), (0, 0), (3, 1000), (0, 1000), (4, 0)] {
             push(&mut outbox.waiting, request, payload);
         }
@@ -321,7 +325,7 @@ mod tests {
 
     #[test]
     fn lost_one_way_messages_are_counted() {
-        let mut outbox = Outbox::new(1, "h:1".into(), None);
+        let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
         for request in [1, 0, 0] {
             push(&mut outbox.waiting, request, 3);
         }
@@ -358,7 +362,7 @@ mod tests {
         // Two asks find the first holder, one finds nobody, two find the next holder.
         let found = [at(1), at(1), None, at(2), at(2)];
         for order in orders(found.len()) {
-            let mut outbox = Outbox::new(1, "h:1".into(), None);
+            let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
             let asked = found.map(|_| outbox.address(0, &name, true));
             let mut last = 0;
             for answer in &order {
@@ -374,7 +378,7 @@ mod tests {
         let name: Arc<str> = "x".into();
         for order in orders(3) {
             for by_gone in [false, true] {
-                let mut outbox = Outbox::new(1, "h:1".into(), None);
+                let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
                 let asked = [(); 3].map(|()| outbox.address(0, &name, true));
                 // The first answer tells an id, which the next ask carries in vain.
                 hear(&mut outbox, asked[order[0]], at(1));
@@ -400,7 +404,7 @@ mod tests {
     #[test]
     fn a_new_connection_knows_nothing_and_learns_again() {
         let name: Arc<str> = "x".into();
-        let mut outbox = Outbox::new(1, "h:1".into(), None);
+        let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
         // The numbers are about to wrap around.
         outbox.enter(0, &name);
         outbox.names[0].iter_mut().for_each(|name| (name.asked, name.told) = (u32::MAX - 1, u32::MAX - 1));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Endpoint names that refs to one peer may have, as long as any of them lives.
@@ -11,6 +11,34 @@ pub const MAX_NAMES: u32 = 65_536;
 /// Begins what stands for the address of a node that does not listen; 16 hexadecimal digits of its id follow. No
 /// address of TCP looks like that.
 const CLIENT: &str = "client:";
+
+/// Whose names are resolved together: those of one class never wait for those of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameClass {
+    /// Those that the env's own user gave.
+    Own,
+    /// Those that peers told, in refs.
+    Told,
+}
+
+/// On whose word a node is connected to. It only grows: what one ref may do, others to the same address may too.
+#[derive(Debug, Default)]
+pub struct Standing {
+    own: AtomicBool,
+    inward: AtomicBool,
+}
+
+impl Standing {
+    /// With whose names the node's is resolved.
+    pub fn class(&self) -> NameClass {
+        if self.own.load(Ordering::Relaxed) { NameClass::Own } else { NameClass::Told }
+    }
+
+    /// Whether its name may stand for an address of this machine alone.
+    pub fn may_go_inward(&self) -> bool {
+        self.own.load(Ordering::Relaxed) || self.inward.load(Ordering::Relaxed)
+    }
+}
 
 /// A node that refs point at, known by its address, or one core of it; or known by its id if
 /// it does not listen.
@@ -24,6 +52,7 @@ pub struct Peer {
     address: Arc<str>,
     client: Option<u64>,
     wanted_core: Option<u16>,
+    standing: Arc<Standing>,
     names: Mutex<HashMap<Arc<str>, u32>>,
     registry: Arc<Peers>,
 }
@@ -55,6 +84,11 @@ impl Peer {
     /// The core of the node that connections to it should come to.
     pub fn wanted_core(&self) -> Option<u16> {
         self.wanted_core
+    }
+
+    /// On whose word it is connected to.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
     /// The number of an endpoint name at this peer: the same for all refs with that name. None if the peer has
@@ -136,9 +170,19 @@ impl Peers {
         Arc::new(Peers { table: Mutex::default(), forget: Box::new(forget) })
     }
 
-    /// The peer at this address, for connections to this core of it, or to any.
+    /// The peer at this address, which the env's own user gave, for connections to this core of it, or to any.
     pub fn at(self: &Arc<Peers>, address: &str, wanted_core: Option<u16>) -> Arc<Peer> {
-        self.find(address, wanted_core, None)
+        let peer = self.find(address, wanted_core, None);
+        peer.standing.own.store(true, Ordering::Relaxed);
+        peer
+    }
+
+    /// The peer at this address, which another peer told. `inward` says that its name may stand for an address of this
+    /// machine alone.
+    pub fn told(self: &Arc<Peers>, address: &str, inward: bool) -> Arc<Peer> {
+        let peer = self.find(address, None, None);
+        peer.standing.inward.fetch_or(inward, Ordering::Relaxed);
+        peer
     }
 
     /// The peer with this id, which does not listen.
@@ -163,6 +207,7 @@ impl Peers {
             address: key.0.clone(),
             wanted_core,
             client,
+            standing: Arc::default(),
             names: Mutex::default(),
             registry: self.clone(),
         });
@@ -208,6 +253,20 @@ mod tests {
         let c = peers.at("h:3", None);
         assert_eq!(c.index(), index);
         assert_ne!(c.serial(), serial);
+    }
+
+    #[test]
+    fn what_the_user_gives_stands_higher_than_what_peers_tell() {
+        let peers = Peers::new(|_, _| ());
+        let standing = |peer: &Peer| (peer.standing().class(), peer.standing().may_go_inward());
+        let told = peers.told("h:1", false);
+        assert_eq!(standing(&told), (NameClass::Told, false));
+        peers.told("h:1", true);
+        assert_eq!(standing(&told), (NameClass::Told, true));
+        let own = peers.at("h:1", None);
+        peers.told("h:1", false);
+        assert!(Arc::ptr_eq(&own, &told));
+        assert_eq!(standing(&told), (NameClass::Own, true));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::destination::Destination;
 use super::lanes::{LaneFull, LaneItem};
 use super::relay::{Asker, ClientWay, NO_WAY, Relay};
 use super::shard::Shard;
@@ -21,29 +22,6 @@ use crate::wire::codec::{self, CodecError, Written};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, FrameTooLarge, RequestHead, Route, Target, core_of_key};
 use crate::wire::message::{Ask, Message, MessageId, OneWay};
-
-/// Whom a ref points at.
-#[derive(Clone, Debug)]
-pub enum Destination {
-    /// An endpoint of this env.
-    Env {
-        /// Its id.
-        id: EndpointId,
-        /// Where its instances are.
-        place: Place,
-        /// Its name.
-        name: Arc<str>,
-    },
-    /// An endpoint of a peer.
-    Peer {
-        /// The peer.
-        peer: Arc<Peer>,
-        /// The endpoint's name.
-        name: Arc<str>,
-        /// The name's number at the peer.
-        index: u32,
-    },
-}
 
 /// What an ask brings beside its message and who waits for its answer.
 #[derive(Clone, Copy, Debug)]
@@ -164,6 +142,9 @@ impl Shard {
                 let to = Named { peer, name, index: *index, key: options.key };
                 self.ask_peer(&to, message, waiter, limit)
             }
+            Destination::Forbidden { address, policy, .. } => {
+                Err(Box::new(AskError::ForbiddenAddress { address: address.clone(), policy }))
+            }
         }
     }
 
@@ -231,6 +212,7 @@ impl Shard {
         match to {
             Destination::Env { id, .. } => self.describe(&Via::Env { id: *id, core: self.core }),
             Destination::Peer { peer, name, .. } => format!("{name}@{}", peer.address()).into(),
+            Destination::Forbidden { address, name, .. } => format!("{name}@{address}").into(),
         }
     }
 
@@ -282,6 +264,9 @@ impl Shard {
                 let sent = self.send_to_peer(&to_peer, 0, message, Limit::NONE);
                 sent.map_err(|refusal| refusal.into_send(self.name_of(to)))?;
                 self.count(|counters| counters.sends_peer += 1);
+            }
+            Destination::Forbidden { address, policy, .. } => {
+                return Err(SendError::ForbiddenAddress { address: address.clone(), policy });
             }
         }
         Ok(())

@@ -59,6 +59,18 @@ pub struct Config {
     pub lookup_timeout: Duration,
     /// How long the resolution of a host name may take, and each attempt to connect to one of its addresses: 3 s.
     pub connect_timeout: Duration,
+    /// Threads that resolve host names, which the env's own user gave, at one time: 4, at most 256. As many more resolve
+    /// those in refs that peers told. The system's resolver may hold one up for tens of seconds.
+    pub resolver_threads: u16,
+    /// Outboxes of cores that wait for a host name to be resolved, of each of the two kinds: 1,024. Asks and sends to
+    /// further names are refused.
+    pub resolver_queue: usize,
+    /// Host names whose addresses are kept for a while, of each of the two kinds: 1,024. Zero: none.
+    pub resolver_cache: usize,
+    /// How long the addresses of a host name are kept: 5 s. Zero: not at all.
+    pub resolver_ttl: Duration,
+    /// How long it is kept that a host name cannot be resolved: 1 s. Zero: not at all.
+    pub resolver_failed_ttl: Duration,
     /// How long a new connection may take to say its hello: 5 s.
     pub handshake_timeout: Duration,
     /// How long a connection may bring nothing before the peer is asked for a sign of life: 10 s. Zero: never; then a
@@ -111,6 +123,11 @@ impl Default for Config {
             ask_timeout: Duration::from_secs(30),
             lookup_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
+            resolver_threads: 4,
+            resolver_queue: 1024,
+            resolver_cache: 1024,
+            resolver_ttl: Duration::from_secs(5),
+            resolver_failed_ttl: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(10),
             keepalive_misses: 3,
@@ -143,6 +160,8 @@ impl Config {
             ("injected", self.injected),
             ("injected_bytes", self.injected_bytes),
             ("waiting", self.waiting),
+            ("resolver_threads", self.resolver_threads.into()),
+            ("resolver_queue", self.resolver_queue),
             ("completions", self.completions as usize),
             ("keepalive_misses", self.keepalive_misses as usize),
         ];
@@ -158,6 +177,9 @@ impl Config {
         }
         if self.completions > 65_536 {
             return Err(format!("completions is {}; a ring has at most 65536", self.completions));
+        }
+        if self.resolver_threads > 256 {
+            return Err(format!("resolver_threads is {}; it must be at most 256", self.resolver_threads));
         }
         let durations = [
             ("ask_timeout", self.ask_timeout),

@@ -110,6 +110,11 @@ counters! {
     connections_steered,
     /// Connections that were opened to peers.
     dialled,
+    /// Outboxes whose host name was not resolved since too many others waited (`Config::resolver_queue`).
+    overloaded_resolver,
+    /// Refs that peers told and `Builder::ref_policy` does not allow, and host names of such that stand for forbidden
+    /// addresses.
+    refs_forbidden,
     /// Attempts to connect that failed.
     dial_failures,
     /// Connections closed since the peer broke the protocol, or did not connect or say its hello in time.

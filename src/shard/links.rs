@@ -1,11 +1,10 @@
 //! The way to each peer: made when needed, lost, made again.
 
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::node::{Injected, Node, random};
+use super::node::random;
+use super::resolver::{Found, NameWaiter};
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::net::ask_key::AskKey;
@@ -14,7 +13,8 @@ use crate::net::connection::{Connection, End, Role};
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::outbox::{Link, Outbox, count_one_way, release};
-use crate::net::peer::{IndexHold, Peer};
+use crate::net::peer::{IndexHold, NameClass, Peer};
+use crate::net::ref_policy::is_inward;
 use crate::net::remote::DialTo;
 use crate::wire::frame::{EndpointId, Resolved};
 use crate::wire::handshake::Hello;
@@ -31,12 +31,15 @@ impl Shard {
             outboxes.resize_with(at + 1, || None);
         }
         debug_assert!(outboxes[at].as_ref().is_none_or(|outbox| outbox.serial == peer.serial()), "the index was held");
-        outboxes[at].get_or_insert_with(|| Outbox::new(peer.serial(), peer.address().clone(), peer.wanted_core()))
+        outboxes[at].get_or_insert_with(|| Outbox::new(peer))
     }
 
     /// Begins to connect, if nothing is under way and no pause is due.
     pub(super) fn dial(&self, outbox: &mut Outbox, peer: u32) {
         if outbox.link != Link::Down {
+            if outbox.link == Link::Resolving {
+                self.resolve(outbox, peer);
+            }
             return;
         }
         if let Some(to) = DialTo::parse(&outbox.address) {
@@ -45,34 +48,85 @@ impl Shard {
         }
         outbox.link = Link::Resolving;
         self.arm_peer(outbox, peer, self.node.config.connect_timeout);
-        // One that is still at it from an earlier attempt will do.
-        if !outbox.resolver {
-            outbox.resolver = true;
-            resolve_elsewhere(&self.node, self.core, peer, outbox.serial, outbox.address.clone());
+        self.resolve(outbox, peer);
+    }
+
+    /// Has the outbox's host name resolved. An answer that is still owed from an earlier attempt will do, unless the name
+    /// was one that a peer told and is the user's own by now.
+    fn resolve(&self, outbox: &mut Outbox, peer: u32) {
+        let class = outbox.standing.class();
+        if outbox.resolver == Some(class) {
+            return;
+        }
+        outbox.resolver = Some(class);
+        let (host, port) = outbox.address.rsplit_once(':').unwrap_or((&outbox.address, ""));
+        let port = port.parse().unwrap_or(0);
+        let waiter = NameWaiter { core: self.core, peer, serial: outbox.serial, port };
+        if let Some(found) = self.node.resolver(class).resolve(host, waiter) {
+            // Later: the asks that this may end are being entered.
+            self.node.tell_found(class, waiter, found);
         }
     }
 
     /// A host name has been resolved, or not.
-    fn on_resolved(&self, peer: u32, serial: u64, result: io::Result<Vec<SocketAddr>>) {
-        {
+    pub(super) fn on_resolved(&self, class: NameClass, waiter: NameWaiter, found: Found) {
+        let peer = waiter.peer;
+        let (address, standing) = {
             let mut outboxes = self.outboxes.borrow_mut();
             let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
-            if outbox.serial != serial {
+            if outbox.serial != waiter.serial || outbox.resolver != Some(class) {
                 return;
             }
-            outbox.resolver = false;
+            outbox.resolver = None;
             if outbox.link != Link::Resolving {
                 return;
             }
-            if let Ok(mut addresses) = result {
-                addresses.reverse();
-                outbox.candidates = addresses;
-                return self.dial_next(outbox, peer);
-            }
+            (outbox.address.clone(), outbox.standing.clone())
+        };
+        let mut candidates = match found {
+            Found::Addresses(addresses) => addresses,
+            Found::Nothing(cause) => return self.dial_failed(peer, &format!("its name cannot be resolved: {cause}")),
+            Found::Full => return self.resolver_full(peer, class),
+        };
+        candidates.retain(|candidate| standing.may_go_inward() || !is_inward(candidate.ip()));
+        if candidates.is_empty() {
+            return self.name_forbidden(peer, &address);
         }
-        if let Err(error) = result {
-            self.dial_failed(peer, &format!("its name cannot be resolved: {error}"));
+        candidates.reverse();
+        let mut outboxes = self.outboxes.borrow_mut();
+        if let Some(Some(outbox)) = outboxes.get_mut(peer as usize) {
+            outbox.candidates = candidates;
+            self.dial_next(outbox, peer);
         }
+    }
+
+    /// Too much waits for the resolver: what waited for this name ends, and the next attempt comes after a pause.
+    #[cold]
+    fn resolver_full(&self, peer: u32, class: NameClass) {
+        self.count(|counters| counters.overloaded_resolver += 1);
+        let whose = match class {
+            NameClass::Own => "names",
+            NameClass::Told => "names that peers have told",
+        };
+        let queue: Arc<str> = format!("the queue of {whose} to be resolved").into();
+        let remedy = "give addresses instead of names, or raise Config::resolver_queue";
+        self.give_up_dialling(peer, || AskError::Overloaded { queue: queue.clone(), remedy });
+    }
+
+    /// A name that a peer has told stands for addresses that it must not tell.
+    #[cold]
+    fn name_forbidden(&self, peer: u32, address: &Arc<str>) {
+        let policy = self.node.ref_policy.name();
+        self.note_forbidden(address, None);
+        self.give_up_dialling(peer, || AskError::ForbiddenAddress { address: address.clone(), policy });
+    }
+
+    /// No attempt to connect is made now: what waited for one ends with this error, and the next comes after a pause.
+    fn give_up_dialling(&self, peer: u32, error: impl Fn() -> AskError) {
+        if let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize) {
+            self.pause_dialling(outbox, peer);
+        }
+        self.fail_all(|via| went_to(via, peer), error);
     }
 
     /// Tries the next address of the peer.
@@ -359,22 +413,4 @@ fn went_to(via: &Via, index: u32) -> bool {
 /// Whether an ask refers to the peer's outbox of this core, if only to be described.
 fn refers_to(via: &Via, index: u32) -> bool {
     went_to(via, index) || matches!(via, Via::Relayed { peer, .. } if *peer == index)
-}
-
-/// Resolves a host name on a thread of its own, since the system's resolver blocks. There is at most one such thread
-/// for each peer of a core.
-fn resolve_elsewhere(node: &Arc<Node>, core: u16, peer: u32, serial: u64, address: Arc<str>) {
-    let resolver = node.clone();
-    let tell = move |node: &Node, result| {
-        let job = Box::new(move |shard: &std::rc::Rc<Shard>| shard.on_resolved(peer, serial, result));
-        node.cores[usize::from(core)].inject_always(Injected::Job(job));
-    };
-    let thread = std::thread::Builder::new().name("ringpost-resolver".into()).spawn(move || {
-        let found = address.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-        let none = || io::Error::new(io::ErrorKind::NotFound, "it has no address");
-        tell(&resolver, found.and_then(|all| if all.is_empty() { Err(none()) } else { Ok(all) }));
-    });
-    if let Err(error) = thread {
-        tell(node, Err(error));
-    }
 }

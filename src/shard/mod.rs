@@ -11,6 +11,7 @@ pub mod connections;
 pub mod core;
 pub mod counters;
 pub mod current;
+pub mod destination;
 pub mod early;
 mod ended;
 mod ending;
@@ -27,6 +28,7 @@ pub mod placement;
 mod probes;
 pub mod relay;
 pub mod requests;
+pub mod resolver;
 pub mod rest;
 pub mod room;
 #[expect(clippy::module_inception, reason = "the shard of a core is the concept that this floor is named for")]

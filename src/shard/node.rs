@@ -14,6 +14,7 @@ use super::ended::Ended;
 use super::isolated::Isolated;
 use super::lanes::{Head, LaneEnds};
 use super::placement::HandedOver;
+use super::resolver::{self, Found, Lookup, NameWaiter, Resolver};
 use super::shard::Shard;
 use super::socket_file::SocketFile;
 use crate::dispatch::directory::{Directory, Place};
@@ -22,7 +23,8 @@ use crate::executor::waker::RemoteWake;
 use crate::mesh::injector::{Injector, PushError};
 use crate::mesh::lane::LaneReceiver;
 use crate::mesh::park::ParkFlag;
-use crate::net::peer::Peers;
+use crate::net::peer::{NameClass, Peers};
+use crate::net::ref_policy::RefPolicy;
 use crate::net::roster::Roster;
 use crate::ring::{Capabilities, RingWaker};
 use crate::wire::frame::EndpointId;
@@ -165,6 +167,12 @@ pub struct Node {
     pub roster: Roster,
     /// Its peers.
     pub peers: Arc<Peers>,
+    /// Which addresses peers may tell.
+    pub ref_policy: RefPolicy,
+    /// For names that the env's own user gave.
+    own_names: Resolver,
+    /// For names that peers told.
+    told_names: Resolver,
     /// The doors to its cores: the real ones, then the isolated ones.
     pub cores: Vec<CoreDoor>,
     /// How many of them are real.
@@ -179,16 +187,43 @@ pub struct Node {
     pub ended: Ended,
 }
 
+/// How a node finds others.
+pub struct Reach {
+    /// Which addresses peers may tell.
+    pub ref_policy: RefPolicy,
+    /// How host names are resolved.
+    pub lookup: Lookup,
+}
+
+impl Default for Reach {
+    fn default() -> Reach {
+        Reach { ref_policy: RefPolicy::default(), lookup: resolver::system() }
+    }
+}
+
 static NODES: LazyLock<RwLock<HashMap<u64, Weak<Node>>>> = LazyLock::new(RwLock::default);
 
 impl Node {
     /// A node with `cores` cores that have not started, and as many isolated ones as `config` allows.
     pub fn new(name: String, config: Config, cores: u16, capabilities: Capabilities) -> Arc<Node> {
+        Node::reaching(name, config, cores, capabilities, Reach::default())
+    }
+
+    /// Such a node that finds others in this way.
+    pub fn reaching(name: String, config: Config, cores: u16, capabilities: Capabilities, reach: Reach) -> Arc<Node> {
         static ID: AtomicU64 = AtomicU64::new(1);
         let id = ID.fetch_add(1, Ordering::Relaxed);
         let node = Arc::new_cyclic(|node: &Weak<Node>| {
             let weak = node.clone();
             let isolated = config.isolated;
+            let resolver = |class| {
+                let node = node.clone();
+                Resolver::new(&config, reach.lookup.clone(), now, move |waiter, found| {
+                    if let Some(node) = node.upgrade() {
+                        node.tell_found(class, waiter, found);
+                    }
+                })
+            };
             let door = |core| CoreDoor {
                 injector: Injector::new(config.injected, config.injected_bytes),
                 park: ParkFlag::default(),
@@ -219,6 +254,9 @@ impl Node {
                         node.on_real_cores(move |shard| shard.forget_peer(&hold, serial));
                     }
                 }),
+                ref_policy: reach.ref_policy,
+                own_names: resolver(NameClass::Own),
+                told_names: resolver(NameClass::Told),
                 cores: (0..cores + isolated).map(door).collect(),
                 real: cores,
                 isolated: Isolated::new(),
@@ -235,6 +273,20 @@ impl Node {
     /// The node with this id, if it still exists. A lock and a hash: not for the path of a message.
     pub fn by_id(id: u64) -> Option<Arc<Node>> {
         NODES.read().unwrap_or_else(PoisonError::into_inner).get(&id)?.upgrade()
+    }
+
+    /// What resolves names of this class.
+    pub fn resolver(&self, class: NameClass) -> &Resolver {
+        match class {
+            NameClass::Own => &self.own_names,
+            NameClass::Told => &self.told_names,
+        }
+    }
+
+    /// Tells an outbox what became of its host name.
+    pub fn tell_found(&self, class: NameClass, waiter: NameWaiter, found: Found) {
+        let job = move |shard: &Rc<Shard>| shard.on_resolved(class, waiter, found);
+        self.cores[usize::from(waiter.core)].inject_always(Injected::Job(Box::new(job)));
     }
 
     /// What wakes tasks of this core from other threads.
@@ -325,7 +377,10 @@ impl Node {
 
     /// A core's thread has ended. The last one takes the file of the Unix socket away before anybody is told.
     pub fn core_ended(&self) {
-        self.ended.add_one(|| self.keep_file(None));
+        self.ended.add_one(|| {
+            self.keep_file(None);
+            [&self.own_names, &self.told_names].into_iter().for_each(Resolver::close);
+        });
     }
 
     /// The published counters of all cores.

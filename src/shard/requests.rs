@@ -7,6 +7,7 @@ use super::lanes::{Head, LaneItem};
 use super::shard::Shard;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::reply_path::{ReplyPath, refuse};
+use crate::dispatch::teller::told_by;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::asked::Via;
@@ -35,7 +36,7 @@ impl Shard {
                     return self.count(|counters| counters.replies_late += 1);
                 };
                 self.note_resolved(&via, resolved);
-                match (kind.end_with_bytes)(&self.pending, key, payload) {
+                match told_by(Origin::Peer(id), || (kind.end_with_bytes)(&self.pending, key, payload)) {
                     Ok(notify) => self.finish(notify),
                     Err(error) => self.complete(key, Err(self.undecodable(&via, &error))),
                 }

@@ -13,9 +13,11 @@ use super::lanes::Lanes;
 use super::node::{CoreDoor, Job, Node, now};
 use super::sleep::Sleepers;
 use super::timeouts::Timer;
+use crate::dispatch::call::Origin;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::inbox::InboxLimits;
-use crate::dispatch::reply_path::refuse;
+use crate::dispatch::reply_path::{ReplyPath, refuse};
+use crate::dispatch::teller::teller;
 use crate::executor::tasks::Executor;
 use crate::executor::timers::TimerWheel;
 use crate::net::connection::{Connections, End, Phase};
@@ -24,8 +26,12 @@ use crate::net::errors::AskError;
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
 use crate::net::remote::DialTo;
+use crate::net::roster::Peer;
 use crate::net::writer::Spares;
 use crate::wire::failure::{FailureCode, panicked_with};
+
+/// How long it is quiet after a warning of a forbidden ref.
+const FORBIDDEN_PAUSE_NS: u64 = 1_000_000_000;
 
 /// What the core is to do with its ring at the end of the turn.
 #[derive(Debug)]
@@ -102,6 +108,8 @@ pub struct Shard {
     /// `Config::ask_timeout` in nanoseconds.
     pub(super) ask_timeout_ns: u64,
     pub(super) clock: Cell<u64>,
+    /// When a forbidden ref may be warned of again.
+    warn_forbidden_at: Cell<u64>,
 }
 
 impl Shard {
@@ -132,6 +140,7 @@ impl Shard {
             closing: Cell::new(None),
             ask_timeout_ns: nanoseconds(node.config.ask_timeout),
             clock: Cell::new(clock),
+            warn_forbidden_at: Cell::new(0),
             node,
         }
     }
@@ -146,6 +155,26 @@ impl Shard {
     #[inline]
     pub fn count(&self, change: impl FnOnce(&mut CoreSnapshot)) {
         change(&mut self.counters.borrow_mut());
+    }
+
+    /// Counts a ref to an address that its teller must not tell, and warns of it, once a second at most.
+    pub fn note_forbidden(&self, address: &str, teller: Option<&Peer>) {
+        self.count(|counters| counters.refs_forbidden += 1);
+        if self.clock() >= self.warn_forbidden_at.get() {
+            self.warn_forbidden_at.set(self.clock() + FORBIDDEN_PAUSE_NS);
+            let policy = self.node.ref_policy.name();
+            let (teller, total) = (teller.map(tracing::field::display), self.counters.borrow().refs_forbidden);
+            tracing::warn!(address, teller, policy, total, "a ref that was told is not used: see Builder::ref_policy");
+        }
+    }
+
+    /// The peer whose message or reply is being decoded; none if it has gone, or a user's own code decodes.
+    pub fn teller(&self) -> Option<Peer> {
+        match teller()? {
+            Origin::Peer(connection) => ReplyPath::peer(self, self.core, connection),
+            Origin::Passed { core, connection } => ReplyPath::peer(self, core, connection),
+            Origin::Here | Origin::Core(_) => None,
+        }
     }
 
     /// Notes something for the core to do at the end of the turn.
