@@ -260,6 +260,7 @@ impl Dispatcher {
                     self.tell(slot, event);
                     continue;
                 }
+                Some(Item::Gap) => continue,
                 None => {
                     if slot.closing.get() {
                         slot.phase.set(Phase::Stopping);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::ask_index::AskIndex;
 use super::call::{Call, Origin};
 use super::erased::Payload;
 use super::event::Event;
@@ -65,6 +66,8 @@ pub enum Item {
     Message(Envelope),
     /// News of a connection.
     Event(Event),
+    /// Nothing: its ask was cancelled. Never at the front.
+    Gap,
 }
 
 impl Item {
@@ -72,7 +75,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Item::Message(envelope) => envelope.body.bytes(),
-            Item::Event(_) => 0,
+            Item::Event(_) | Item::Gap => 0,
         }
     }
 }
@@ -111,12 +114,23 @@ pub struct Refused {
 }
 
 /// A bounded queue of messages and events, first in, first out.
+///
+/// An ask that is cancelled leaves a gap, so that nothing behind it moves. The front is never a gap, and there are never
+/// more than half as many gaps as places, beyond a few.
 #[derive(Debug, Default)]
 pub struct Inbox {
     queue: VecDeque<Item>,
     events: usize,
+    gaps: usize,
     bytes: usize,
+    /// The asks by their places, which count from the oldest that the index has seen; there are gaps only while it exists.
+    index: AskIndex,
+    /// The place of the front.
+    first: u64,
 }
+
+/// Gaps that are too few to close.
+const FEW_GAPS: usize = 32;
 
 impl Inbox {
     /// Appends a message, or gives it back if there is no room.
@@ -128,6 +142,9 @@ impl Inbox {
             return Err(Refused { envelope, setting });
         }
         self.bytes += bytes;
+        if self.index.is_built() {
+            self.index_next(&envelope.call);
+        }
         self.queue.push_back(Item::Message(envelope));
         Ok(())
     }
@@ -153,6 +170,9 @@ impl Inbox {
         let item = self.queue.pop_front()?;
         self.bytes -= item.bytes();
         self.events -= usize::from(matches!(item, Item::Event(_)));
+        if self.index.is_built() {
+            self.unindex_front(&item);
+        }
         Some(item)
     }
 
@@ -161,19 +181,81 @@ impl Inbox {
         self.queue.front()
     }
 
-    /// Takes an ask out whose asker no longer waits.
+    /// Takes an ask out whose asker no longer waits: one lookup, however much waits and whether the ask does.
     pub fn remove(&mut self, origin: Origin, request: u64) -> Option<Envelope> {
-        let is_it =
-            |item: &Item| matches!(item, Item::Message(e) if e.call.origin == origin && e.call.request == request);
-        let at = self.queue.iter().position(is_it)?;
-        let Item::Message(envelope) = self.queue.remove(at)? else { return None };
+        // A one-way message has no id to be cancelled by.
+        if self.queue.is_empty() || request == 0 {
+            return None;
+        }
+        if !self.index.is_built() {
+            self.build_index();
+        }
+        let place = self.index.take(origin, request)?.checked_sub(self.first)?;
+        let item = self.queue.get_mut(usize::try_from(place).ok()?)?;
+        let Item::Message(envelope) = std::mem::replace(item, Item::Gap) else { return None };
         self.bytes -= envelope.body.bytes();
+        self.gaps += 1;
+        self.drop_front_gaps();
+        if self.gaps > FEW_GAPS && self.gaps > self.queue.len() / 2 {
+            self.close_gaps();
+            self.build_index();
+        }
         Some(envelope)
+    }
+
+    fn build_index(&mut self) {
+        self.first = 0;
+        let asks = (0..).zip(&self.queue).filter_map(|(place, item)| match item {
+            Item::Message(Envelope { call, .. }) if call.request != 0 => Some((call.origin, call.request, place)),
+            _ => None,
+        });
+        self.index.build(asks);
+    }
+
+    /// The call of the message that is queued next.
+    #[cold]
+    fn index_next(&mut self, call: &Call) {
+        let place = self.first + self.queue.len() as u64;
+        if call.request != 0 && !self.index.insert(call.origin, call.request, place) {
+            self.index.clear();
+            self.close_gaps();
+        }
+    }
+
+    /// This item was the front.
+    #[cold]
+    fn unindex_front(&mut self, item: &Item) {
+        if let Item::Message(Envelope { call, .. }) = item
+            && call.request != 0
+        {
+            self.index.remove(call.origin, call.request, self.first);
+        }
+        self.first += 1;
+        self.drop_front_gaps();
+    }
+
+    fn drop_front_gaps(&mut self) {
+        while let Some(Item::Gap) = self.queue.front() {
+            self.queue.pop_front();
+            self.gaps -= 1;
+            self.first += 1;
+        }
+        if self.queue.is_empty() {
+            self.index.clear();
+        }
+    }
+
+    fn close_gaps(&mut self) {
+        if self.gaps > 0 {
+            self.index.steps.add(self.queue.len());
+            self.queue.retain(|item| !matches!(item, Item::Gap));
+            self.gaps = 0;
+        }
     }
 
     #[inline]
     fn messages(&self) -> usize {
-        self.queue.len() - self.events
+        self.queue.len() - self.events - self.gaps
     }
 
     /// Whether nothing waits.
@@ -197,7 +279,7 @@ mod tests {
     fn requests(inbox: &mut Inbox, count: usize) -> Vec<u64> {
         let pop = || match inbox.pop()? {
             Item::Message(envelope) => Some(envelope.call.request),
-            Item::Event(event) => panic!("{event:?}"),
+            other => panic!("{other:?}"),
         };
         std::iter::from_fn(pop).take(count).collect()
     }
@@ -221,6 +303,75 @@ mod tests {
         assert_eq!(inbox.remove(Origin::Here, 1).unwrap().call.request, 1);
         assert!(inbox.remove(Origin::Core(1), 0).is_none());
         assert_eq!((requests(&mut inbox, 3), inbox.bytes), (vec![0, 2], 0));
+    }
+
+    #[test]
+    fn a_cancellation_looks_at_no_other_message() {
+        let limits = InboxLimits { messages: 4096, bytes: 1 << 20 };
+        let mut inbox = Inbox::default();
+        for request in 1..=4096 {
+            inbox.push(envelope(request, 10), &limits).unwrap();
+        }
+        for unknown in 10_001..=20_000 {
+            assert!(inbox.remove(Origin::Here, unknown).is_none());
+        }
+        for known in (1..=4096).rev() {
+            assert_eq!(inbox.remove(Origin::Here, known).unwrap().call.request, known);
+        }
+        assert!(inbox.is_empty());
+        let steps = inbox.index.steps.taken();
+        assert!(steps <= 4 * (4096 + 10_000 + 4096), "{steps} steps");
+    }
+
+    #[test]
+    fn what_is_cancelled_leaves_its_room_and_the_order_of_the_others() {
+        let limits = InboxLimits { messages: 100, bytes: 1 << 20 };
+        let mut inbox = Inbox::default();
+        for request in 1..=100 {
+            inbox.push(envelope(request, 10), &limits).unwrap();
+        }
+        // All but each tenth, from the middle outwards, so that gaps are closed on the way.
+        for request in (50..=100).chain(1..50).filter(|request| request % 10 != 0) {
+            assert_eq!(inbox.remove(Origin::Here, request).unwrap().call.request, request);
+            assert!(inbox.remove(Origin::Here, request).is_none(), "it is gone");
+        }
+        for request in 101..=190 {
+            inbox.push(envelope(request, 10), &limits).unwrap();
+        }
+        assert!(inbox.push(envelope(191, 10), &limits).is_err(), "{inbox:?}");
+        assert_eq!(requests(&mut inbox, 12), [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 101, 102]);
+        assert_eq!(inbox.remove(Origin::Here, 104).unwrap().call.request, 104);
+        assert_eq!(requests(&mut inbox, 2), [103, 105]);
+        assert_eq!((requests(&mut inbox, 1000).len(), inbox.bytes, inbox.gaps, inbox.is_empty()), (85, 0, 0, true));
+    }
+
+    #[test]
+    fn an_id_that_repeats_means_the_last_ask_and_the_others_stay() {
+        let limits = InboxLimits { messages: 10, bytes: 100 };
+        let mut inbox = Inbox::default();
+        for bytes in [1, 2, 3] {
+            inbox.push(envelope(7, bytes), &limits).unwrap();
+        }
+        inbox.push(envelope(0, 4), &limits).unwrap();
+        assert_eq!(inbox.remove(Origin::Here, 7).unwrap().body.bytes(), 3);
+        assert!(inbox.remove(Origin::Here, 7).is_none() && inbox.remove(Origin::Here, 0).is_none());
+        assert_eq!((requests(&mut inbox, 5), inbox.bytes), (vec![7, 7, 0], 0));
+    }
+
+    #[test]
+    fn asks_pay_for_an_index_only_for_a_while_after_a_cancellation() {
+        let limits = InboxLimits { messages: 100, bytes: 100 };
+        let mut inbox = Inbox::default();
+        inbox.push(envelope(1, 1), &limits).unwrap();
+        inbox.push(envelope(2, 1), &limits).unwrap();
+        assert!(inbox.remove(Origin::Here, 2).is_some());
+        for request in 3..1000 {
+            inbox.push(envelope(request, 1), &limits).unwrap();
+            assert_eq!(requests(&mut inbox, 1).len(), 1);
+        }
+        let steps = inbox.index.steps.taken();
+        assert!(steps < 200 && inbox.gaps == 0, "{steps} steps, {} gaps", inbox.gaps);
+        assert_eq!(inbox.remove(Origin::Here, 999).unwrap().call.request, 999);
     }
 
     #[test]

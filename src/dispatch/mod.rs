@@ -3,6 +3,7 @@
 //! Nothing in here knows about sockets or other threads: a message comes in as a value or as bytes, and the answer
 //! leaves through [`ReplyPath`](reply_path::ReplyPath).
 
+mod ask_index;
 pub mod call;
 pub mod context;
 pub mod deferred;

@@ -87,7 +87,7 @@ impl Slot {
         }
         match self.inbox.borrow().front() {
             Some(Item::Message(envelope)) => in_flight.may_begin(self.endpoint.is_shared(envelope.message)),
-            Some(Item::Event(_)) => in_flight.may_begin(false),
+            Some(Item::Event(_) | Item::Gap) => in_flight.may_begin(false),
             None => in_flight.is_empty(),
         }
     }

@@ -25,7 +25,7 @@ pub struct WakeKey(u64);
 impl WakeKey {
     /// `slot` and `generation` are below 2^24.
     #[inline]
-    pub(super) fn new(core: u16, slot: usize, generation: u32) -> WakeKey {
+    pub(crate) fn new(core: u16, slot: usize, generation: u32) -> WakeKey {
         debug_assert!(slot < MAX_SLOTS && generation <= GENERATION_MASK);
         WakeKey(
             u64::from(core) << (SLOT_BITS + GENERATION_BITS) | (slot as u64) << GENERATION_BITS | u64::from(generation),

@@ -10,6 +10,7 @@ pub mod key;
 pub mod local;
 pub mod rc_cell;
 mod slots;
+pub mod steps;
 pub mod tasks;
 pub mod timers;
 pub mod waker;
