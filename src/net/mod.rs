@@ -6,6 +6,7 @@
 pub mod ask_cell;
 pub mod ask_key;
 pub mod asked;
+mod asks_by_peer;
 pub mod connection;
 pub mod connection_id;
 mod deadlines;

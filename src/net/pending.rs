@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 use super::ask_cell::AskCell;
 use super::ask_key::AskKey;
 use super::asked::{LimitedBy, Via};
+use super::asks_by_peer::AsksByPeer;
+pub use super::asks_by_peer::Batch;
 use super::deadlines::Deadlines;
 use super::errors::AskError;
 use crate::executor::catch::wake;
@@ -148,6 +150,7 @@ pub struct Pending {
     deadlines: Deadlines,
     /// Those that were relayed for other cores, by core and its ask.
     relayed: HashMap<(u16, u64), AskKey>,
+    by_peer: AsksByPeer,
 }
 
 /// Why a future gets no reply of its type. Boxed wherever it stands beside a reply, which it would make larger.
@@ -177,7 +180,7 @@ impl Pending {
     /// An empty table for up to `limit` asks.
     pub fn new(limit: usize) -> Pending {
         let (slots, free, relayed) = (Vec::new(), Vec::new(), HashMap::new());
-        Pending { slots, free, serial: 0, limit, deadlines: Deadlines::new(), relayed }
+        Pending { slots, free, serial: 0, limit, deadlines: Deadlines::new(), relayed, by_peer: AsksByPeer::new() }
     }
 
     /// Whether one more ask fits.
@@ -212,6 +215,7 @@ impl Pending {
         if let Waiter::Core { core, request } = slot.waiter {
             self.relayed.insert((core, request), key);
         }
+        self.by_peer.insert(key.slot(), &asked.via);
         self.deadlines.set(key.slot(), deadline);
     }
 
@@ -237,6 +241,13 @@ impl Pending {
     #[inline]
     fn get_waiting(&mut self, key: AskKey) -> Option<&mut Slot> {
         self.get(key).filter(|slot| slot.phase == Phase::Waiting)
+    }
+
+    /// An ask waits no longer.
+    #[inline]
+    fn stop_waiting(&mut self, key: AskKey) {
+        self.by_peer.remove(key.slot(), &self.slots[key.slot()].asked.via);
+        self.deadlines.clear(key.slot());
     }
 
     /// Frees the place of an ask, whose answer has been taken out of it.
@@ -297,7 +308,7 @@ impl Pending {
         let waker = waker.take();
         slot.phase = Phase::Answered;
         put(&mut slot.answer);
-        self.deadlines.clear(key.slot());
+        self.stop_waiting(key);
         Some(Notify::Task(waker))
     }
 
@@ -321,7 +332,7 @@ impl Pending {
                 Elsewhere::Core { core, request, answer }
             }
         };
-        self.deadlines.clear(key.slot());
+        self.stop_waiting(key);
         self.vacate(key);
         Some(Notify::Elsewhere(Box::new(notify)))
     }
@@ -359,7 +370,7 @@ impl Pending {
         if let Some(relayed) = relayed {
             self.relayed.remove(&relayed);
         }
-        self.deadlines.clear(key.slot());
+        self.stop_waiting(key);
         self.vacate(key);
         Some(forgotten)
     }
@@ -378,9 +389,31 @@ impl Pending {
         self.relayed.get(&(core, request)).copied()
     }
 
-    /// The keys of all asks that wait and went where `matches` says.
-    pub fn keys(&self, matches: impl Fn(&Via) -> bool) -> Vec<AskKey> {
-        let waits = |slot: &Slot| slot.serial != 0 && slot.phase == Phase::Waiting && matches(&slot.asked.via);
+    /// Takes the asks that wait for this peer now out of those that wait for it, to be ended: they stay in the table, and
+    /// end by themselves if that comes first. None if there are none.
+    pub fn detach(&mut self, peer: u32) -> Option<Batch> {
+        self.by_peer.detach(peer)
+    }
+
+    /// The next ask of a batch that still waits, the one first that was entered first. It belongs to the batch no longer.
+    pub fn next_of(&mut self, batch: &Batch) -> Option<AskKey> {
+        let place = self.by_peer.next_of(batch)?;
+        Some(AskKey::new(place, self.slots[place].serial))
+    }
+
+    /// A batch has been ended.
+    pub fn end_batch(&mut self, batch: Batch) {
+        self.by_peer.end_batch(batch);
+    }
+
+    /// Whether asks refer to this peer: they wait for it, or for a core that has sent them to it, or are being ended.
+    pub fn refer_to(&self, peer: u32) -> bool {
+        self.by_peer.refer_to(peer)
+    }
+
+    /// All asks that wait.
+    pub fn keys(&self) -> Vec<AskKey> {
+        let waits = |slot: &Slot| slot.serial != 0 && slot.phase == Phase::Waiting;
         let waiting = self.slots.iter().enumerate().filter(|(_, slot)| waits(slot));
         waiting.map(|(place, slot)| AskKey::new(place, slot.serial)).collect()
     }

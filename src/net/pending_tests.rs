@@ -15,6 +15,14 @@ fn ask(pending: &mut Pending) -> AskKey {
     insert(pending, Waiter::Future(None), 1, 1)
 }
 
+/// What ends with a peer.
+fn ends(pending: &mut Pending, peer: u32) -> Vec<AskKey> {
+    let Some(batch) = pending.detach(peer) else { return Vec::new() };
+    let keys = std::iter::from_fn(|| pending.next_of(&batch)).collect();
+    pending.end_batch(batch);
+    keys
+}
+
 #[test]
 fn a_late_answer_never_reaches_the_next_ask_in_the_slot() {
     let mut pending = Pending::new(10);
@@ -76,7 +84,7 @@ fn asks_are_found_by_where_they_went_and_bounded() {
     let key = ask(&mut pending);
     insert(&mut pending, Waiter::Future(None), 2, 1);
     assert!(!pending.has_room());
-    assert_eq!(pending.keys(|via| matches!(via, Via::Peer { peer: 1, .. })), [key]);
+    assert_eq!(ends(&mut pending, 1), [key]);
 }
 
 #[test]
@@ -134,4 +142,49 @@ fn an_empty_table_waits_for_no_deadline() {
     assert!(pending.next_deadline().is_some());
     assert!(pending.forget(key).is_some());
     assert_eq!(pending.next_deadline(), None);
+}
+
+#[test]
+fn the_end_of_a_peer_costs_what_its_own_asks_cost() {
+    let mut pending = Pending::new(50_000);
+    for peer in (0..5_000).cycle().take(50_000) {
+        insert(&mut pending, Waiter::Future(None), peer, 1);
+    }
+    for peer in 0..5_000 {
+        let keys = ends(&mut pending, peer);
+        assert_eq!(keys.len(), 10);
+        for key in keys {
+            pending.complete(key, Err(ended_before())).unwrap().wake();
+            pending.forget(key);
+        }
+        assert!(!pending.refer_to(peer));
+    }
+    let steps = pending.by_peer.steps.taken();
+    assert!(steps <= 2 * 50_000, "{steps} steps");
+}
+
+#[test]
+fn asks_to_a_peer_that_come_after_its_end_do_not_end_with_the_asks_before() {
+    let mut pending = Pending::new(10);
+    let [first, second, given_up, answered] = std::array::from_fn(|_| ask(&mut pending));
+    let batch = pending.detach(1).unwrap();
+    assert!(pending.detach(1).is_none() && pending.refer_to(1));
+    let later = ask(&mut pending);
+    assert_eq!(pending.next_of(&batch), Some(first));
+    assert!(pending.forget(given_up).is_some() && pending.reply(answered, |_| ()).is_some());
+    assert!(pending.complete(first, Err(ended_before())).is_some());
+    assert_eq!((pending.next_of(&batch), pending.next_of(&batch)), (Some(second), None));
+    pending.end_batch(batch);
+    assert!(pending.is_waiting(second), "whoever took it out ends it");
+    assert_eq!(ends(&mut pending, 1), [later]);
+}
+
+#[test]
+fn an_ask_that_another_core_sends_keeps_its_peer_and_does_not_end_with_this_cores_connection() {
+    let mut pending = Pending::new(10);
+    let asked = Asked { via: Via::Relayed { core: 2, peer: 1, name: 0 }, ..Asked::NOTHING };
+    let key = pending.insert(Waiter::Future(None), asked, 1);
+    assert!(pending.refer_to(1) && ends(&mut pending, 1).is_empty());
+    assert!(pending.complete(key, Ok(Parcel::new(1u8))).is_some());
+    assert!(!pending.refer_to(1));
 }

@@ -344,11 +344,20 @@ impl Shard {
         }
     }
 
-    /// Stops every ask that went where `matches` says.
-    pub fn fail_all(&self, matches: impl Fn(&Via) -> bool, error: impl Fn() -> AskError) {
-        let keys = self.pending.borrow().keys(matches);
+    /// Ends the asks that wait for the answer of a peer.
+    pub(super) fn end_asks_of(&self, peer: u32, error: &AskError) {
+        let Some(batch) = self.pending.borrow_mut().detach(peer) else { return };
+        while let Some(key) = { self.pending.borrow_mut().next_of(&batch) } {
+            self.complete(key, Err(error.clone()));
+        }
+        self.pending.borrow_mut().end_batch(batch);
+    }
+
+    /// Ends every ask.
+    pub(super) fn fail_all(&self, error: &AskError) {
+        let keys = self.pending.borrow().keys();
         for key in keys {
-            self.complete(key, Err(error()));
+            self.complete(key, Err(error.clone()));
         }
     }
 

@@ -110,7 +110,7 @@ impl Shard {
         };
         let queue: Arc<str> = format!("the queue of {whose} to be resolved").into();
         let remedy = "give addresses instead of names, or raise Config::resolver_queue";
-        self.give_up_dialling(peer, || AskError::Overloaded { queue: queue.clone(), remedy });
+        self.give_up_dialling(peer, &AskError::Overloaded { queue, remedy });
     }
 
     /// A name that a peer has told stands for addresses that it must not tell.
@@ -118,15 +118,15 @@ impl Shard {
     fn name_forbidden(&self, peer: u32, address: &Arc<str>) {
         let policy = self.node.ref_policy.name();
         self.note_forbidden(address, None);
-        self.give_up_dialling(peer, || AskError::ForbiddenAddress { address: address.clone(), policy });
+        self.give_up_dialling(peer, &AskError::ForbiddenAddress { address: address.clone(), policy });
     }
 
     /// No attempt to connect is made now: what waited for one ends with this error, and the next comes after a pause.
-    fn give_up_dialling(&self, peer: u32, error: impl Fn() -> AskError) {
+    fn give_up_dialling(&self, peer: u32, error: &AskError) {
         if let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize) {
             self.pause_dialling(outbox, peer);
         }
-        self.fail_all(|via| went_to(via, peer), error);
+        self.end_asks_of(peer, error);
     }
 
     /// Tries the next address of the peer.
@@ -243,9 +243,7 @@ impl Shard {
             outbox.address.clone()
         };
         tracing::info!(peer = %address, cause, "a connection ended");
-        let cause: Arc<str> = cause.into();
-        let gone = || AskError::Disconnected { peer: address.clone(), cause: cause.clone() };
-        self.fail_all(|via| went_to(via, peer), gone);
+        self.end_asks_of(peer, &AskError::Disconnected { peer: address, cause: cause.into() });
     }
 
     /// No connection could be made: what waited for it ends, and the next attempt comes after a pause.
@@ -260,9 +258,7 @@ impl Shard {
             self.pause_dialling(outbox, peer)
         };
         tracing::info!(peer = %address, cause, "cannot connect");
-        let cause: Arc<str> = cause.into();
-        let unreachable = || AskError::Unreachable { peer: address.clone(), cause: cause.clone() };
-        self.fail_all(|via| went_to(via, peer), unreachable);
+        self.end_asks_of(peer, &AskError::Unreachable { peer: address, cause: cause.into() });
     }
 
     /// This core has its full number of connections: what waited for another one ends, and the next attempt comes after
@@ -278,7 +274,7 @@ impl Shard {
         tracing::warn!(peer = %address, core = self.core, "too many connections to open another: raise Config::connections");
         let queue: Arc<str> = format!("the table of connections of core {}", self.core).into();
         let remedy = "drop all refs to peers that are not needed, or raise Config::connections";
-        self.fail_all(|via| went_to(via, peer), || AskError::Overloaded { queue: queue.clone(), remedy });
+        self.end_asks_of(peer, &AskError::Overloaded { queue, remedy });
     }
 
     /// No connection for now: what waited for it is lost. Returns the peer's address.
@@ -326,7 +322,7 @@ impl Shard {
             .connection()
             .and_then(|id| self.connections.borrow_mut().get(id).map(|connection| connection.writer.backlog()));
         let idle = outbox.waiting.is_empty() && unsent.unwrap_or(0) == 0 && !outbox.way_back;
-        if idle && self.pending.borrow().keys(|via| refers_to(via, peer)).is_empty() {
+        if idle && !self.pending.borrow().refer_to(peer) {
             let outbox = slot.take();
             drop(outboxes);
             if let Some(outbox) = outbox {
@@ -404,13 +400,4 @@ impl Shard {
             outbox.missed(*name, *number);
         }
     }
-}
-
-fn went_to(via: &Via, index: u32) -> bool {
-    matches!(via, Via::Peer { peer, .. } if *peer == index)
-}
-
-/// Whether an ask refers to the peer's outbox of this core, if only to be described.
-fn refers_to(via: &Via, index: u32) -> bool {
-    went_to(via, index) || matches!(via, Via::Relayed { peer, .. } if *peer == index)
 }

@@ -236,7 +236,7 @@ impl Shard {
     /// Ends what is left: asks fail, tasks and endpoints are dropped, connections close.
     pub fn end(&self) {
         let name = self.node.name.clone();
-        self.fail_all(|_| true, || AskError::Stopped { target: name.as_str().into() });
+        self.fail_all(&AskError::Stopped { target: name.as_str().into() });
         self.dispatcher.abandon();
         self.executor.clear();
         let open: Vec<_> = self.connections.borrow().iter().map(|connection| connection.id).collect();
