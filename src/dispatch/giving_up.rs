@@ -9,7 +9,7 @@ impl Dispatcher {
     /// A connection has ended: nobody waits for the asks that came from there, so their handlers are stopped and their
     /// repliers told. Those that still wait in an inbox are dropped when their turn comes, or their deadline.
     pub fn give_up(&self, origin: Origin) {
-        self.deferrals.end_of(origin);
+        while self.deferrals.end_one_of(origin) {}
         let slots: Vec<_> = self.slots.borrow().iter().flatten().cloned().collect();
         for slot in slots {
             slot.requests_of(origin).into_iter().for_each(|request| self.cancel(slot.id, origin, request));
