@@ -51,6 +51,13 @@ impl AskIndex {
         place
     }
 
+    /// The place of an ask, which stays.
+    pub(super) fn find(&mut self, origin: Origin, request: u64) -> Option<u64> {
+        self.steps.add(1);
+        self.keep();
+        self.places.get(&(origin, request)).copied()
+    }
+
     /// An ask was queued. False if the index was dropped, since nothing was cancelled for a while.
     pub(super) fn insert(&mut self, origin: Origin, request: u64, place: u64) -> bool {
         self.steps.add(1);

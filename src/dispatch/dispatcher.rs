@@ -20,6 +20,7 @@ use super::responder::Responder;
 use super::shared::InFlight;
 pub use super::slot::Started;
 use super::slot::{Phase, Slot};
+use super::suspended::Suspended;
 use crate::executor::future_cell::FutureCell;
 use crate::executor::tasks::{Executor, TooManyTasks};
 use crate::net::writer::Spares;
@@ -67,6 +68,7 @@ pub struct Dispatcher {
     pub(super) deferrals: Deferrals,
     pub(super) listeners: Listeners,
     pub(super) handling: Handling,
+    pub(super) suspended: Suspended,
 }
 
 impl Dispatcher {
@@ -90,6 +92,7 @@ impl Dispatcher {
             deferrals: Deferrals::new(deferred),
             listeners: Listeners::default(),
             handling: Handling::default(),
+            suspended: Suspended::default(),
         }
     }
 
@@ -117,8 +120,10 @@ impl Dispatcher {
             Err(error) => return Err((error, started)),
         };
         let concurrency = endpoint.concurrency();
-        let in_flight =
-            (concurrency > 1).then(|| InFlight::new(concurrency, self.executor.waker(key), self.handling.clone()));
+        let in_flight = (concurrency > 1).then(|| {
+            let (waker, suspended) = (self.executor.waker(key), self.suspended.clone());
+            InFlight::new(concurrency, waker, suspended, self.handling.clone())
+        });
         let slot = Slot {
             id,
             name,
@@ -129,6 +134,7 @@ impl Dispatcher {
             phase: Cell::new(Phase::Starting),
             closing: Cell::new(false),
             current: Cell::new(None),
+            suspension: Cell::new(None),
             deadline: Cell::new(NO_DEADLINE),
             started: Cell::new(Some(started)),
             key,
@@ -205,6 +211,11 @@ impl Dispatcher {
         if slot.endpoint.handle(message, payload, responder, &mut cell, &mut cx).is_ready() {
             slot.phase.set(Phase::Idle);
             slot.current.set(None);
+        } else {
+            let mut suspended = self.suspended.borrow_mut();
+            let key = suspended.begin(&call, slot.id);
+            suspended.suspend(key, None);
+            slot.suspension.set(Some(key));
         }
     }
 
@@ -225,10 +236,10 @@ impl Dispatcher {
         }
         self.count(|stats| stats.handled += 1);
         let responder = Responder::new(call, EndpointContext::new(slot.id, path.clone()));
-        let flight = in_flight.begin(call.deadline);
-        let serial = flight.serial();
+        let flight = in_flight.begin(&call, slot.id);
+        let key = flight.key();
         if let Some(task) = slot.endpoint.share(message, payload, responder, flight, &self.executor) {
-            in_flight.suspend(serial, (call.origin, call.request), task);
+            self.suspended.borrow_mut().suspend(key, Some(task));
         }
     }
 
@@ -280,7 +291,7 @@ impl Dispatcher {
         budget
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop(&self, slot: &Slot) -> Option<Item> {
         let item = slot.inbox.borrow_mut().pop()?;
         if let Item::Message(_) = item {
@@ -307,7 +318,7 @@ impl Dispatcher {
                 drop(polling);
                 if ready {
                     slot.phase.set(Phase::Idle);
-                    slot.current.set(None);
+                    self.end_current(slot);
                 }
                 ready
             }
@@ -316,6 +327,14 @@ impl Dispatcher {
                 self.resume_stop(slot);
                 false
             }
+        }
+    }
+
+    /// The handler that the endpoint was suspended in has ended.
+    pub(super) fn end_current(&self, slot: &Slot) {
+        slot.current.set(None);
+        if let Some(key) = slot.suspension.take() {
+            self.suspended.borrow_mut().end(key);
         }
     }
 

@@ -134,7 +134,7 @@ const FEW_GAPS: usize = 32;
 
 impl Inbox {
     /// Appends a message, or gives it back if there is no room.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::result_large_err, reason = "the message itself comes back, and moves are what it is made for")]
     pub fn push(&mut self, envelope: Envelope, limits: &InboxLimits) -> Result<(), Refused> {
         let bytes = envelope.body.bytes();
@@ -165,7 +165,7 @@ impl Inbox {
     }
 
     /// What has waited longest.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self) -> Option<Item> {
         let item = self.queue.pop_front()?;
         self.bytes -= item.bytes();

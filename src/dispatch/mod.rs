@@ -25,5 +25,6 @@ pub mod reply_path;
 pub mod responder;
 pub mod shared;
 mod slot;
+mod suspended;
 pub mod teller;
 pub mod verifier;

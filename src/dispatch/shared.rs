@@ -1,14 +1,14 @@
 //! Handlers of one endpoint that are in flight side by side.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::call::Origin;
+use super::call::Call;
 use super::handling::Handling;
-use crate::executor::key::WakeKey;
+use super::suspended::{FlightKey, Suspended};
 use crate::wire::failure::HandlerError;
+use crate::wire::frame::EndpointId;
 
 /// The `&self` handlers of an endpoint that have begun and not ended.
 ///
@@ -19,43 +19,27 @@ use crate::wire::failure::HandlerError;
 pub struct InFlight {
     limit: usize,
     count: Cell<usize>,
-    serial: Cell<u64>,
-    /// By their serial numbers, as they are suspended in the order in which they begin. The oldest ends first as a rule.
-    suspended: RefCell<VecDeque<Suspended>>,
+    /// Those of all endpoints of the core.
+    suspended: Suspended,
     /// What `on_error` is to be told, alone.
     errors: RefCell<Vec<HandlerError>>,
     endpoint: Waker,
     handling: Handling,
 }
 
-#[derive(Debug)]
-struct Suspended {
-    serial: u64,
-    origin: Origin,
-    request: u64,
-    task: WakeKey,
-}
-
 /// A handler's place among those in flight. Its drop, whichever way the handler ends, makes room for the next.
 #[derive(Debug)]
 pub struct Flight {
     all: Rc<InFlight>,
-    serial: u64,
+    key: FlightKey,
     deadline: u64,
 }
 
 impl InFlight {
-    /// None yet, of up to `limit`; `endpoint` gets the endpoint its turn, `handling` is the core's.
-    pub fn new(limit: usize, endpoint: Waker, handling: Handling) -> Rc<InFlight> {
-        Rc::new(InFlight {
-            limit,
-            count: Cell::new(0),
-            serial: Cell::new(0),
-            suspended: RefCell::default(),
-            errors: RefCell::default(),
-            endpoint,
-            handling,
-        })
+    /// None yet, of up to `limit`; `endpoint` gets the endpoint its turn, the rest is the core's.
+    pub(super) fn new(limit: usize, endpoint: Waker, suspended: Suspended, handling: Handling) -> Rc<InFlight> {
+        let (count, errors) = (Cell::new(0), RefCell::default());
+        Rc::new(InFlight { limit, count, suspended, errors, endpoint, handling })
     }
 
     /// Whether the next message may be handled now.
@@ -70,28 +54,11 @@ impl InFlight {
         self.count.get() == 0
     }
 
-    /// A handler begins, of a call with this deadline.
-    pub fn begin(self: &Rc<Self>, deadline: u64) -> Flight {
+    /// A handler of this endpoint begins.
+    pub(super) fn begin(self: &Rc<Self>, call: &Call, endpoint: EndpointId) -> Flight {
         self.count.set(self.count.get() + 1);
-        self.serial.set(self.serial.get() + 1);
-        Flight { all: self.clone(), serial: self.serial.get(), deadline }
-    }
-
-    /// The handler with this number waits as this task.
-    pub fn suspend(&self, serial: u64, (origin, request): (Origin, u64), task: WakeKey) {
-        self.suspended.borrow_mut().push_back(Suspended { serial, origin, request, task });
-    }
-
-    /// The task of the handler of this call.
-    pub fn task_of(&self, origin: Origin, request: u64) -> Option<WakeKey> {
-        let suspended = self.suspended.borrow();
-        suspended.iter().find(|one| one.origin == origin && one.request == request).map(|one| one.task)
-    }
-
-    /// The asks of this origin whose handlers wait.
-    pub fn requests_of(&self, origin: Origin) -> Vec<u64> {
-        let suspended = self.suspended.borrow();
-        suspended.iter().filter(|one| one.origin == origin && one.request != 0).map(|one| one.request).collect()
+        let key = self.suspended.borrow_mut().begin(call, endpoint);
+        Flight { all: self.clone(), key, deadline: call.deadline }
     }
 
     /// What the endpoint is still to be told of.
@@ -101,9 +68,9 @@ impl InFlight {
 }
 
 impl Flight {
-    /// Which handler of its endpoint this is.
-    pub fn serial(&self) -> u64 {
-        self.serial
+    /// Which handler of its core this is.
+    pub(super) fn key(&self) -> FlightKey {
+        self.key
     }
 
     /// Where the core is told whose handler is polled, and the deadline that it is told.
@@ -120,11 +87,7 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.all.count.set(self.all.count.get() - 1);
-        let mut suspended = self.all.suspended.borrow_mut();
-        if let Ok(at) = suspended.binary_search_by_key(&self.serial, |one| one.serial) {
-            suspended.remove(at);
-        }
-        drop(suspended);
+        self.all.suspended.borrow_mut().end(self.key);
         self.all.endpoint.wake_by_ref();
     }
 }

@@ -8,6 +8,7 @@ use super::call::Origin;
 use super::erased::AnyEndpoint;
 use super::inbox::{Inbox, Item};
 use super::shared::InFlight;
+use super::suspended::FlightKey;
 use crate::executor::future_cell::FutureCell;
 use crate::executor::key::WakeKey;
 use crate::wire::failure::HandlerError;
@@ -42,6 +43,8 @@ pub(super) struct Slot {
     pub(super) closing: Cell<bool>,
     /// The call whose handler is suspended.
     pub(super) current: Cell<Option<(Origin, u64)>>,
+    /// Its place among those of the core.
+    pub(super) suspension: Cell<Option<FlightKey>>,
     /// Its deadline.
     pub(super) deadline: Cell<u64>,
     /// Its handlers that run side by side, if it may have more than one.
@@ -51,14 +54,6 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The asks of this origin whose handlers are suspended.
-    pub(super) fn requests_of(&self, origin: Origin) -> Vec<u64> {
-        let current = self.current.get().filter(|(from, request)| *from == origin && *request != 0);
-        let mut requests = self.in_flight.as_ref().map_or_else(Vec::new, |all| all.requests_of(origin));
-        requests.extend(current.map(|(_, request)| request));
-        requests
-    }
-
     /// Whether this message may be handled now: no other waits, and no handler is in its way.
     #[inline]
     pub(super) fn is_free_for(&self, message: MessageId) -> bool {

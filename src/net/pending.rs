@@ -208,7 +208,7 @@ impl Pending {
     }
 
     /// Enters an ask that was named, with its deadline, in nanoseconds of the core's clock.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&mut self, key: AskKey, waiter: Waiter, asked: Asked, deadline: u64) {
         let Some(slot) = self.get(key) else { return };
         (slot.phase, slot.asked, slot.waiter) = (Phase::Waiting, asked, waiter);

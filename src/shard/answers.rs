@@ -344,15 +344,6 @@ impl Shard {
         }
     }
 
-    /// Ends the asks that wait for the answer of a peer.
-    pub(super) fn end_asks_of(&self, peer: u32, error: &AskError) {
-        let Some(batch) = self.pending.borrow_mut().detach(peer) else { return };
-        while let Some(key) = { self.pending.borrow_mut().next_of(&batch) } {
-            self.complete(key, Err(error.clone()));
-        }
-        self.pending.borrow_mut().end_batch(batch);
-    }
-
     /// Ends every ask.
     pub(super) fn fail_all(&self, error: &AskError) {
         let keys = self.pending.borrow().keys();

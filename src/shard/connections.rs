@@ -261,7 +261,7 @@ impl Shard {
             }
         };
         self.count(|counters| counters.protocol_errors += 1);
-        self.close(id, cause, End::Faulty);
+        self.close_in_turn(id, cause, End::Faulty);
     }
 
     /// The peer has taken a part of the send in flight: it reads, which is a sign of life.
@@ -336,8 +336,8 @@ impl Shard {
             None => return,
         };
         match cut {
-            true => self.close(id, "the peer closed it in the middle of a frame", End::Failed),
-            false => self.close(id, "the peer closed it", End::Wanted),
+            true => self.close_in_turn(id, "the peer closed it in the middle of a frame", End::Failed),
+            false => self.close_in_turn(id, "the peer closed it", End::Wanted),
         }
     }
 
@@ -370,7 +370,7 @@ impl Shard {
         } else {
             drop(connections);
         }
-        self.dispatcher.give_up(Origin::Peer(id));
+        self.give_up(Origin::Peer(id));
         self.tell_connection_ended(id);
         if let Some(peer) = peer {
             let error = (end != End::Wanted).then(|| cause.into());

@@ -114,7 +114,8 @@ impl Core {
             self.end()?;
             return Ok(Step::Ended);
         }
-        let busy = self.flush() || self.shard.executor.ready_len() > 0 || self.owes_ending();
+        let more = self.flush() || self.shard.executor.ready_len() > 0 || !self.shard.losses.is_empty();
+        let busy = more || self.owes_ending();
         // What is to be sent leaves before the bookkeeping. A core that is about to sleep sends as it does.
         if self.ring.wants_enter() && (busy || !matches!(self.idle.spin_for(), SpinFor::No)) {
             self.ring.submit()?;
@@ -137,7 +138,8 @@ impl Core {
         if !std::mem::take(&mut self.knows_time) {
             self.shard.tick();
         }
-        let mut happened = self.take_completions();
+        let mut happened = self.shard.end_losses();
+        happened |= self.take_completions();
         happened |= self.take_injected();
         happened |= self.take_lanes();
         happened |= self.run_ready();
@@ -176,19 +178,19 @@ impl Core {
             Completion::Sent { socket, buf, result } => {
                 self.shard.on_sent(connection(socket), buf);
                 if let Err(error) = result {
-                    self.shard.close(connection(socket), &error.to_string(), End::Failed);
+                    self.shard.close_in_turn(connection(socket), &error.to_string(), End::Failed);
                 }
             }
             Completion::Eof { socket } => self.shard.on_end_of_stream(connection(socket)),
             Completion::RecvEnded { socket, reason: RecvEnd::Error(error) } => {
-                self.shard.close(connection(socket), &error.to_string(), End::Failed);
+                self.shard.close_in_turn(connection(socket), &error.to_string(), End::Failed);
             }
             Completion::RecvEnded { .. } => {}
             Completion::Accepted { socket, .. } => self.on_accepted(socket),
             Completion::AcceptEnded { error, .. } => self.on_accept_ended(&error),
             Completion::Connected { socket, result } => match result {
                 Ok(()) => self.shard.on_connected(connection(socket)),
-                Err(error) => self.shard.close(connection(socket), &error.to_string(), End::Failed),
+                Err(error) => self.shard.close_in_turn(connection(socket), &error.to_string(), End::Failed),
             },
             Completion::Closed { socket } => self.shard.on_closed(connection(socket)),
             Completion::Detached { socket, fd } => self.shard.on_detached(connection(socket), fd),

@@ -56,7 +56,7 @@ impl Shard {
         self.count(|counters| counters.keepalive_closed += 1);
         let (misses, period) = (self.node.config.keepalive_misses, self.node.config.keepalive);
         let cause = format!("it gave no sign of life to {misses} pings, one each {period:?} (Config::keepalive)");
-        self.close(id, &cause, End::Faulty);
+        self.close_in_turn(id, &cause, End::Faulty);
     }
 
     /// The peer wants a sign of life. What waits to be sent is one, which bounds the pongs that a flood of pings causes.

@@ -110,7 +110,7 @@ impl Shard {
         };
         let queue: Arc<str> = format!("the queue of {whose} to be resolved").into();
         let remedy = "give addresses instead of names, or raise Config::resolver_queue";
-        self.give_up_dialling(peer, &AskError::Overloaded { queue, remedy });
+        self.give_up_dialling(peer, AskError::Overloaded { queue, remedy });
     }
 
     /// A name that a peer has told stands for addresses that it must not tell.
@@ -118,11 +118,11 @@ impl Shard {
     fn name_forbidden(&self, peer: u32, address: &Arc<str>) {
         let policy = self.node.ref_policy.name();
         self.note_forbidden(address, None);
-        self.give_up_dialling(peer, &AskError::ForbiddenAddress { address: address.clone(), policy });
+        self.give_up_dialling(peer, AskError::ForbiddenAddress { address: address.clone(), policy });
     }
 
     /// No attempt to connect is made now: what waited for one ends with this error, and the next comes after a pause.
-    fn give_up_dialling(&self, peer: u32, error: &AskError) {
+    fn give_up_dialling(&self, peer: u32, error: AskError) {
         if let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize) {
             self.pause_dialling(outbox, peer);
         }
@@ -243,7 +243,7 @@ impl Shard {
             outbox.address.clone()
         };
         tracing::info!(peer = %address, cause, "a connection ended");
-        self.end_asks_of(peer, &AskError::Disconnected { peer: address, cause: cause.into() });
+        self.end_asks_of(peer, AskError::Disconnected { peer: address, cause: cause.into() });
     }
 
     /// No connection could be made: what waited for it ends, and the next attempt comes after a pause.
@@ -258,7 +258,7 @@ impl Shard {
             self.pause_dialling(outbox, peer)
         };
         tracing::info!(peer = %address, cause, "cannot connect");
-        self.end_asks_of(peer, &AskError::Unreachable { peer: address, cause: cause.into() });
+        self.end_asks_of(peer, AskError::Unreachable { peer: address, cause: cause.into() });
     }
 
     /// This core has its full number of connections: what waited for another one ends, and the next attempt comes after
@@ -274,7 +274,7 @@ impl Shard {
         tracing::warn!(peer = %address, core = self.core, "too many connections to open another: raise Config::connections");
         let queue: Arc<str> = format!("the table of connections of core {}", self.core).into();
         let remedy = "drop all refs to peers that are not needed, or raise Config::connections";
-        self.end_asks_of(peer, &AskError::Overloaded { queue, remedy });
+        self.end_asks_of(peer, AskError::Overloaded { queue, remedy });
     }
 
     /// No connection for now: what waited for it is lost. Returns the peer's address.

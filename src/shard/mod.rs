@@ -21,6 +21,7 @@ pub mod isolated;
 pub mod keepalive;
 pub mod lanes;
 pub mod links;
+mod losses;
 pub mod node;
 #[cfg(test)]
 mod parking_tests;

@@ -227,7 +227,7 @@ impl Shard {
                 self.send_frame(connection, request, frame, way_back);
             }
             LaneItem::ConnectionEnded { core, connection } => {
-                self.dispatcher.give_up(Origin::Passed { core, connection });
+                self.give_up(Origin::Passed { core, connection });
             }
             LaneItem::Event(event) => self.dispatcher.deliver_event(&event),
             LaneItem::Relay(relay) => self.on_relay(*relay),

@@ -10,6 +10,7 @@ use super::ask::nanoseconds;
 use super::counters::CoreSnapshot;
 use super::early::EarlyAsk;
 use super::lanes::Lanes;
+use super::losses::Losses;
 use super::node::{CoreDoor, Job, Node, now};
 use super::sleep::Sleepers;
 use super::timeouts::Timer;
@@ -95,6 +96,8 @@ pub struct Shard {
     pub actions: RefCell<Vec<Action>>,
     /// A connection was closed, or much waits for a peer: who reads looks whether that is its own.
     pub(super) stirred: Cell<bool>,
+    /// What connections that have ended leave to be ended.
+    pub(super) losses: Losses,
     /// Connections with something to send.
     pub dirty: RefCell<Vec<ConnectionId>>,
     /// The message that waits for its asker.
@@ -133,6 +136,7 @@ impl Shard {
             sleepers: RefCell::default(),
             actions: RefCell::default(),
             stirred: Cell::new(false),
+            losses: Losses::default(),
             dirty: RefCell::default(),
             early: EarlyAsk::default(),
             home: Arc::new(Home { node: node.clone(), core }),
@@ -235,6 +239,8 @@ impl Shard {
 
     /// Ends what is left: asks fail, tasks and endpoints are dropped, connections close.
     pub fn end(&self) {
+        // With the errors that they were lost with.
+        self.end_all_losses();
         let name = self.node.name.clone();
         self.fail_all(&AskError::Stopped { target: name.as_str().into() });
         self.dispatcher.abandon();

@@ -1,0 +1,217 @@
+//! What ends with connections, in large numbers, ends over many turns: everything else on the core goes on in between.
+
+mod common;
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::mpsc::{Sender, channel};
+use std::task::Poll;
+
+use common::raw::{self, RawPeer, hello, request};
+use common::{LIMIT, bounded, client, config, end, eventually, kind, server, serving};
+use ringpost::net::reader::Incoming;
+use ringpost::wire::frame::Frame;
+use ringpost::{
+    CallContext, Config, Endpoint, HandleDeferred, HandlerError, Handlers, Peer, Replier, RpcEnv, message, spawn,
+};
+use serde::{Deserialize, Serialize};
+
+/// Nobody answers this.
+#[derive(Serialize, Deserialize)]
+struct Never;
+message!(Never as "long_ends.Never" => ());
+
+/// Asks that end together.
+const ASKS: usize = 20_000;
+/// What may end between two turns of another task, at most: what a core ends in a turn, and the tasks that it runs in one.
+const BETWEEN: usize = 2_000;
+
+thread_local! {
+    /// What has ended on this core, and since its ticker had its turn.
+    static ENDED: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// Something has ended on this core.
+fn one_has_ended() {
+    ENDED.with(|ended| ended.set((ended.get().0 + 1, ended.get().1 + 1)));
+}
+
+/// Lets everything else on the core have its turn.
+async fn yield_turn() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Has a turn whenever it can until so many have ended on this core; the most that ended between two turns.
+async fn ticker(all: usize) -> usize {
+    let mut most = 0;
+    loop {
+        let (ended, since) = ENDED.with(|ended| ended.replace((ended.get().0, 0)));
+        most = most.max(since);
+        if ended == all {
+            return most;
+        }
+        yield_turn().await;
+    }
+}
+
+#[test]
+fn the_asks_that_a_lost_connection_takes_along_end_over_many_turns() {
+    bounded(|| {
+        let (listener, at) = raw::listener();
+        let env = client(1);
+        let nobody = env.endpoint_ref(&format!("ringpost://nobody@{at}")).unwrap();
+        let ticking = env.spawn_on(0, move || async move {
+            for _ in 0..ASKS {
+                let ask = nobody.ask(Never);
+                let _ = spawn(async move {
+                    assert_eq!(kind(&ask.await.unwrap_err()), "Disconnected");
+                    one_has_ended();
+                });
+            }
+            ticker(ASKS).await
+        });
+        let mut peer = RawPeer::over(listener.accept().unwrap().0);
+        peer.stream.write_all(&hello()).unwrap();
+        peer.next(|incoming| assert!(matches!(incoming, Incoming::Hello(_))));
+        for _ in 0..ASKS {
+            peer.next(|incoming| assert!(matches!(incoming, Incoming::Frame(Frame::Request { .. }))));
+        }
+        drop(peer);
+        let most = ticking.unwrap().join().unwrap();
+        assert!(most <= BETWEEN, "{most} asks ended between two turns of another task");
+        eventually(&env, "the end of all asks", |now| now.pending_asks == 0);
+        end(&env);
+    });
+}
+
+/// Keeps its askers waiting until they are gone.
+struct Patient;
+
+impl Endpoint for Patient {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask_deferred::<Never>();
+    }
+}
+
+impl HandleDeferred<Never> for Patient {
+    fn handle(&mut self, _: Never, mut replier: Replier<()>, _: &mut CallContext) -> Result<(), HandlerError> {
+        let _ = spawn(async move {
+            replier.cancelled().await;
+            one_has_ended();
+        });
+        Ok(())
+    }
+}
+
+fn address(env: &RpcEnv) -> SocketAddr {
+    env.address().unwrap().to_string().parse().unwrap()
+}
+
+/// Asks this many times, in one go.
+fn ask_patient(env: &RpcEnv, count: usize) -> RawPeer {
+    let mut peer = RawPeer::greet(address(env));
+    let mut bytes = Vec::new();
+    for id in 1..=count as u64 {
+        request(&mut bytes, id, "patient", &Never);
+    }
+    peer.stream.write_all(&bytes).unwrap();
+    peer
+}
+
+#[test]
+fn the_deferred_asks_of_a_lost_connection_end_over_many_turns() {
+    bounded(|| {
+        let env = server(1);
+        env.register("patient", || Patient).unwrap();
+        let peer = ask_patient(&env, ASKS);
+        eventually(&env, "the asks", |now| now.deferred == ASKS as u64);
+        let ticking = env.spawn_on(0, || ticker(ASKS)).unwrap();
+        drop(peer);
+        let most = ticking.join().unwrap();
+        assert!(most <= BETWEEN, "{most} asks ended between two turns of another task");
+        eventually(&env, "the end of all asks", |now| now.deferred == 0);
+        end(&env);
+    });
+}
+
+#[test]
+fn a_shutdown_amid_a_long_end_leaves_nothing_behind() {
+    bounded(|| {
+        let env = serving(1, Config { ask_timeout: LIMIT, ..config() });
+        env.register("patient", || Patient).unwrap();
+        let peer = ask_patient(&env, ASKS);
+        eventually(&env, "the asks", |now| now.deferred == ASKS as u64);
+        let (ended, of_core) = channel();
+        let watching = env.spawn_on(0, move || async move {
+            while ENDED.with(Cell::get).0 == 0 {
+                yield_turn().await;
+            }
+            ended.send(()).unwrap();
+            ticker(ASKS).await
+        });
+        drop(peer);
+        of_core.recv_timeout(LIMIT).unwrap();
+        end(&env);
+        drop(watching);
+    });
+}
+
+/// Hands on who connects.
+struct Listener(Sender<Peer>);
+
+impl Endpoint for Listener {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.events();
+    }
+
+    async fn on_connected(&mut self, peer: &Peer) {
+        let _ = self.0.send(peer.clone());
+    }
+}
+
+#[test]
+fn connections_that_end_at_the_same_time_end_over_many_turns() {
+    const CONNECTIONS: usize = 400;
+    bounded(|| {
+        let env = server(1);
+        let (give, given) = channel();
+        env.register("listener", move || Listener(give)).unwrap();
+        let raw: Vec<_> = (0..CONNECTIONS).map(|_| RawPeer::greet(address(&env))).collect();
+        // By their nodes, each of which knows how many connections it has.
+        let peers = (0..CONNECTIONS).map(|_| given.recv_timeout(LIMIT).unwrap());
+        let nodes: HashMap<u64, Peer> = peers.map(|peer| (peer.node_id(), peer)).collect();
+        eventually(&env, "the connections", |now| now.connections == CONNECTIONS as u64);
+        let (blocked, is_blocked) = channel();
+        let (go_on, may_go_on) = channel::<()>();
+        let ticking = env.spawn_on(0, move || async move {
+            // All have ended when the core goes on.
+            blocked.send(()).unwrap();
+            may_go_on.recv_timeout(LIMIT).unwrap();
+            let (mut most, mut open) = (0, CONNECTIONS);
+            while open > 0 {
+                yield_turn().await;
+                let now: usize = nodes.values().map(Peer::connections).sum();
+                most = most.max(open - now);
+                open = now;
+            }
+            most
+        });
+        is_blocked.recv_timeout(LIMIT).unwrap();
+        drop(raw);
+        go_on.send(()).unwrap();
+        let most = ticking.unwrap().join().unwrap();
+        assert!(most <= 256, "{most} connections ended in one turn");
+        end(&env);
+    });
+}
