@@ -74,10 +74,10 @@ fn the_asks_that_a_lost_connection_takes_along_end_over_many_turns() {
         let ticking = env.spawn_on(0, move || async move {
             for _ in 0..ASKS {
                 let ask = nobody.ask(Never);
-                let _ = spawn(async move {
+                drop(spawn(async move {
                     assert_eq!(kind(&ask.await.unwrap_err()), "Disconnected");
                     one_has_ended();
-                });
+                }));
             }
             ticker(ASKS).await
         });
@@ -106,10 +106,10 @@ impl Endpoint for Patient {
 
 impl HandleDeferred<Never> for Patient {
     fn handle(&mut self, _: Never, mut replier: Replier<()>, _: &mut CallContext) -> Result<(), HandlerError> {
-        let _ = spawn(async move {
+        drop(spawn(async move {
             replier.cancelled().await;
             one_has_ended();
-        });
+        }));
         Ok(())
     }
 }
