@@ -2,11 +2,11 @@
 //!
 //! As two processes:
 //! ```text
-//! cargo run --release --example file_service -- serve /srv/files 127.0.0.1:7077
-//! cargo run --release --example file_service -- put ringpost://files@127.0.0.1:7077 notes.txt < notes.txt
-//! cargo run --release --example file_service -- get ringpost://files@127.0.0.1:7077 notes.txt > copy.txt
-//! cargo run --release --example file_service -- list ringpost://files@127.0.0.1:7077
-//! cargo run --release --example file_service -- remove ringpost://files@127.0.0.1:7077 notes.txt
+//! cargo run --release --features tokio-uring --example file_service -- serve /srv/files 127.0.0.1:7077
+//! cargo run --release --features tokio-uring --example file_service -- put ringpost://files@127.0.0.1:7077 notes.txt < notes.txt
+//! cargo run --release --features tokio-uring --example file_service -- get ringpost://files@127.0.0.1:7077 notes.txt > copy.txt
+//! cargo run --release --features tokio-uring --example file_service -- list ringpost://files@127.0.0.1:7077
+//! cargo run --release --features tokio-uring --example file_service -- remove ringpost://files@127.0.0.1:7077 notes.txt
 //! ```
 //! Without arguments it plays both sides in one process, in a new directory, and checks what comes back.
 

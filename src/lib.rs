@@ -35,7 +35,7 @@
 //!
 //! # Beside tokio
 //!
-//! Callers may be tasks of any runtime. With the feature `tokio-uring`, which is on by default, cores can live in one too:
+//! Callers may be tasks of any runtime. With the feature `tokio-uring`, which is no default, cores can live in one too:
 //! [`Host::TokioUring`] gives each core's thread a `tokio_uring` runtime, so that handlers can await files, tokio's
 //! timers and channels; [`Builder::start_local`] puts an env of one core into a runtime that is there. Both wait in the
 //! runtime, not in the core's own ring, which takes longer: leave the default where latency decides.

@@ -91,6 +91,7 @@ fn a_multi_threaded_tokio_runtime_asks() {
     });
 }
 
+#[cfg(feature = "tokio-uring")]
 #[test]
 fn a_tokio_uring_runtime_asks() {
     bounded(|| {
