@@ -41,7 +41,8 @@ pub struct Config {
     pub tasks: usize,
     /// Messages that a lane from one core to another holds: 1,024, at most 2^20. Their bytes are bounded by `inbox_bytes`.
     pub lane_messages: usize,
-    /// Messages that wait for a full lane, before asks and sends are refused: 65,536.
+    /// Messages that wait for a full lane, before asks and sends are refused: 65,536. None wait for a lane to an isolated
+    /// endpoint, which may stand still: there only word of connections may, as many as this and `connections` together.
     pub lane_overflow: usize,
     /// Jobs from threads that are no core, asks and sends among them, that wait for a core: 65,536.
     pub injected: usize,
