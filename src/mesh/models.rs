@@ -10,7 +10,7 @@ use loom::thread;
 use super::injector::{Injector, PushError};
 use super::lane::{LaneReceiver, LaneSender, lane};
 use super::parcel::Parcel;
-use super::park::ParkFlag;
+use super::park::{ParkFlag, WakeClaim};
 
 /// Explores `model` with at most three preemptions in a run, or `LOOM_MAX_PREEMPTIONS`: without a bound the models with
 /// three threads take too long.
@@ -54,11 +54,16 @@ struct Core {
 
 impl Core {
     fn wake(&self) {
-        if self.flag.claim_wake() {
-            let wakes = self.wakes.fetch_add(1, SeqCst) + 1;
-            assert!(wakes <= self.parks.load(SeqCst), "two wakes for one park");
-            self.bell.ring();
+        if let Some(claim) = self.flag.claim_wake() {
+            self.issue(claim);
         }
+    }
+
+    fn issue(&self, claim: WakeClaim<'_>) {
+        let wakes = self.wakes.fetch_add(1, SeqCst) + 1;
+        assert!(wakes <= self.parks.load(SeqCst), "two wakes for one park");
+        self.bell.ring();
+        claim.issued();
     }
 
     /// Blocks until woken, unless the second look finds something.
@@ -211,6 +216,70 @@ fn two_threads_inject_and_one_of_them_wakes() {
         got.sort_unstable();
         assert_eq!(got, [0, 1]);
     });
+}
+
+/// When a core claims the wakes of those that it has sent something in a turn.
+#[derive(Clone, Copy)]
+enum Claimed {
+    /// Right before the enter that issues them.
+    AtTheEnter,
+    /// As it flushes its lanes; the enter may come after the next turn.
+    AtTheFlush,
+}
+
+/// A core answers another one, flushes, finds that more has arrived instead of parking, and then its user code blocks until
+/// that other core has done something for a third thread.
+fn a_handler_blocks_until_another_core_has_run_a_job(claimed: Claimed) {
+    let core = Arc::new(Core::default());
+    let injector = Arc::new(Injector::new(1, usize::MAX));
+    let ran = Arc::new(Bell::default());
+    let (mut tx, mut rx) = lane(1, 0);
+    thread::spawn({
+        let (core, ran) = (core.clone(), ran.clone());
+        move || {
+            tx.send(0, |_| ());
+            // An answer of an isolated core wakes at once; the flush comes to the same core again.
+            core.wake();
+            match claimed {
+                Claimed::AtTheEnter => {
+                    core.wake();
+                    ran.wait();
+                }
+                Claimed::AtTheFlush => {
+                    let queued = core.flag.claim_wake();
+                    ran.wait();
+                    queued.into_iter().for_each(|claim| core.issue(claim));
+                }
+            }
+        }
+    });
+    thread::spawn({
+        let (core, injector) = (core.clone(), injector.clone());
+        move || {
+            injector.push(1, 0).unwrap();
+            core.wake();
+        }
+    });
+    let (mut answered, mut batch) = (false, VecDeque::new());
+    while !answered || batch.is_empty() {
+        answered |= rx.receive(&mut Parcel::default()).is_some();
+        injector.drain(&mut batch);
+        if !answered || batch.is_empty() {
+            core.park(|| rx.is_empty() && injector.is_empty());
+        }
+    }
+    ran.ring();
+}
+
+#[test]
+fn no_wake_is_lost_to_user_code_that_blocks() {
+    check(|| a_handler_blocks_until_another_core_has_run_a_job(Claimed::AtTheEnter));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_wake_that_is_claimed_before_user_code_blocks_is_lost() {
+    check(|| a_handler_blocks_until_another_core_has_run_a_job(Claimed::AtTheFlush));
 }
 
 #[test]

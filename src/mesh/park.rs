@@ -11,9 +11,13 @@ use super::sync::{AtomicBool, Ordering, fence};
 ///
 /// The core calls [`prepare`](ParkFlag::prepare), looks at **every** queue once more, and blocks only if all are empty;
 /// afterwards, or instead, it calls [`cancel`](ParkFlag::cancel). A sender pushes, then calls
-/// [`claim_wake`](ParkFlag::claim_wake), and wakes the core if it says so. Of many senders one is told to. The wake must
+/// [`claim_wake`](ParkFlag::claim_wake), and wakes the core if it gets the claim. Of many senders one gets it. The wake must
 /// stick until the core blocks, as a completion in its ring does, since it may come before the core has blocked; and one
 /// that comes after `cancel` is spurious and must be harmless.
+///
+/// From the claim on all others rely on its holder. It must therefore issue the wake at once: a holder that runs user code
+/// first may block there, and then nobody wakes the core. A sender that collects its wakes for one system call collects the
+/// cores, and claims right before that call.
 #[derive(Debug, Default)]
 #[repr(align(128))] // A line of its own, and the neighbour that the prefetcher pairs with it: all senders read it.
 pub struct ParkFlag {
@@ -45,16 +49,16 @@ impl ParkFlag {
         self.parked.swap(false, Ordering::Acquire);
     }
 
-    /// Called by a sender on any thread, after its push: whether the caller must wake the core.
+    /// Called by a sender on any thread, after its push: the duty to wake the core, if it sleeps and nobody else has it.
     ///
     /// One call stands for all that the caller has pushed to this core before it, so a core that sends many items in a
     /// turn calls it once for each destination. It costs a full fence and a read; it writes only if the core is parked.
     #[inline]
-    #[must_use = "the core may sleep for ever if it is not woken"]
-    pub fn claim_wake(&self) -> bool {
+    pub fn claim_wake(&self) -> Option<WakeClaim<'_>> {
         // Pairs with the fence in `prepare`.
         fence(Ordering::SeqCst);
-        self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Release)
+        let claimed = self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Release);
+        claimed.then(|| WakeClaim(self))
     }
 
     /// Whether the core has announced that it blocks and nobody has claimed its wake yet. A hint, for metrics: only
@@ -65,6 +69,28 @@ impl ParkFlag {
     }
 }
 
+/// The duty to wake a core, which nobody else has. To be [done](WakeClaim::issued) before any user code runs.
+///
+/// A claim that is dropped, since the wake failed, goes back to the core's flag: the next sender claims it. If the core has
+/// woken meanwhile, that costs one spurious wake.
+#[derive(Debug)]
+#[must_use = "nobody else wakes the core"]
+pub struct WakeClaim<'a>(&'a ParkFlag);
+
+impl WakeClaim<'_> {
+    /// The wake is on its way, or with the kernel.
+    #[inline]
+    pub fn issued(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for WakeClaim<'_> {
+    fn drop(&mut self) {
+        self.0.parked.swap(true, Ordering::Relaxed);
+    }
+}
+
 #[cfg(all(test, not(ringpost_loom)))]
 mod tests {
     use super::*;
@@ -72,12 +98,22 @@ mod tests {
     #[test]
     fn the_wake_of_one_park_is_claimed_once() {
         let flag = ParkFlag::new();
-        assert!(!flag.claim_wake());
+        assert!(flag.claim_wake().is_none());
         flag.prepare();
         assert!(flag.is_parked());
-        assert!(flag.claim_wake());
-        assert!(!flag.claim_wake());
+        let claim = flag.claim_wake().unwrap();
+        assert!(flag.claim_wake().is_none());
+        claim.issued();
+        assert!(flag.claim_wake().is_none());
         assert!(!flag.is_parked());
+    }
+
+    #[test]
+    fn a_claim_whose_wake_failed_goes_to_the_next_sender() {
+        let flag = ParkFlag::new();
+        flag.prepare();
+        drop(flag.claim_wake());
+        assert!(flag.claim_wake().is_some());
     }
 
     #[test]
@@ -85,7 +121,7 @@ mod tests {
         let flag = ParkFlag::new();
         flag.prepare();
         flag.cancel();
-        assert!(!flag.claim_wake());
+        assert!(flag.claim_wake().is_none());
     }
 
     #[test]

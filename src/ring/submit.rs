@@ -37,7 +37,7 @@ impl Ring {
     }
 
     /// Hands all queued requests to the kernel and lets it post what has completed. Never blocks: one enter, or more if
-    /// the requests do not fit the submission queue.
+    /// the requests do not fit the submission queue. However it returns, queued wakes have been issued.
     ///
     /// # Errors
     /// What the kernel says, other than "interrupted" and "busy", after which the requests stay queued.
@@ -99,14 +99,27 @@ impl Ring {
             let all = self.backlog.is_empty();
             // Sleep only if everything is on its way; receives still waiting for their turn may have data.
             let want = if all && !self.can_feed() { want } else { 0 };
-            let taken = self.enter(queued, want, timeout)?;
-            if all && taken == queued {
-                self.waking.clear();
-            }
-            if all || taken == 0 {
-                return Ok(());
+            let taken = self.enter(queued, want, timeout);
+            match taken {
+                Ok(taken) if all && taken == queued => {
+                    self.waking.clear();
+                    return Ok(());
+                }
+                Ok(taken) if !all && taken > 0 => {}
+                _ => {
+                    self.wake_left_behind();
+                    return taken.map(drop);
+                }
             }
         }
+    }
+
+    /// Issues by a system call each the queued wakes that the kernel may not have taken: the owner may run code that blocks
+    /// before its next enter, and nobody else wakes those rings. One that is woken twice has looked once in vain.
+    #[cold]
+    fn wake_left_behind(&mut self) {
+        let failed = self.waking.iter().filter(|door| door.wake().is_err()).count();
+        self.stats.failed_wakes += failed as u64;
     }
 
     /// Moves the backlog into the submission queue as far as it fits; gives the queue's length.
@@ -151,6 +164,26 @@ impl Ring {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(0),
                 _ => Err(error),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ring::{Capabilities, Completion, Feature, Ring, RingConfig};
+
+    #[test]
+    fn a_wake_that_the_kernel_has_not_taken_is_issued_all_the_same() {
+        let capabilities = Capabilities::probe().unwrap();
+        for capabilities in [capabilities.clone(), capabilities.without(Feature::SyncMsgRing)] {
+            let [mut ring, mut target] = [(); 2].map(|()| Ring::new(&RingConfig::default(), &capabilities).unwrap());
+            target.submit().unwrap();
+            ring.wake(&target.waker());
+            ring.wake_left_behind();
+            target.submit().unwrap();
+            let mut woken = Vec::new();
+            target.reap(&mut woken);
+            assert!(matches!(woken[..], [Completion::Woken]), "{woken:?}");
         }
     }
 }

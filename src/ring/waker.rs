@@ -24,6 +24,14 @@ impl Door {
         let woken = Tag::of_ring(Kind::Wake).pack();
         opcode::MsgRingData::new(types::Fd(self.ring.as_raw_fd()), 0, woken, None).build()
     }
+
+    /// Wakes the ring with a system call of its own, from any thread.
+    pub(super) fn wake(&self) -> io::Result<()> {
+        match &self.event {
+            Some(event) => syscalls::eventfd_signal(event.as_fd()),
+            None => syscalls::send_msg_ring(&self.message()),
+        }
+    }
 }
 
 /// Makes a ring's wait return, from any thread, by a [`Completion::Woken`](super::Completion::Woken).
@@ -62,9 +70,6 @@ impl RingWaker {
         let Some(door) = self.door() else {
             return Err(io::Error::from_raw_os_error(libc::EOWNERDEAD));
         };
-        match &door.event {
-            Some(event) => syscalls::eventfd_signal(event.as_fd()),
-            None => syscalls::send_msg_ring(&door.message()),
-        }
+        door.wake()
     }
 }

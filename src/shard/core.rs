@@ -109,6 +109,7 @@ impl Core {
     /// The kernel refuses to serve the ring: the core cannot go on.
     #[inline]
     pub fn step(&mut self) -> io::Result<Step> {
+        debug_assert!(!self.shard.owes_wakes(), "user code that blocks would keep them");
         let happened = self.turn();
         if self.has_ended() {
             self.end()?;
@@ -117,8 +118,8 @@ impl Core {
         let more = self.flush() || self.shard.executor.ready_len() > 0 || !self.shard.losses.is_empty();
         let busy = more || self.owes_ending();
         // What is to be sent leaves before the bookkeeping. A core that is about to sleep sends as it does.
-        if self.ring.wants_enter() && (busy || !matches!(self.idle.spin_for(), SpinFor::No)) {
-            self.ring.submit()?;
+        if busy || !matches!(self.idle.spin_for(), SpinFor::No) {
+            self.submit()?;
         }
         if happened {
             self.shard.count(|counters| counters.turns += 1);
@@ -308,7 +309,8 @@ impl Core {
         happened | self.shard.end_expired()
     }
 
-    /// Gives the ring what the turn has noted; true if a lane was full and wants another try.
+    /// Gives the ring what the turn has noted; true if a lane was full and wants another try. Whoever calls this wakes the
+    /// receivers before any user code runs again.
     pub(super) fn flush(&mut self) -> bool {
         let mut actions = self.shard.actions.take();
         actions.drain(..).for_each(|action| self.perform(action));
@@ -333,13 +335,7 @@ impl Core {
                 Err(bytes) => self.shard.spares.borrow_mut().give(bytes),
             }
         }
-        let (ring, node) = (&mut self.ring, &self.shard.node);
-        let more = self.shard.flush_lanes(|core| {
-            if let Some(waker) = node.cores[usize::from(core)].waker.get() {
-                ring.wake(waker);
-            }
-        });
-        more || !self.shard.actions.borrow().is_empty()
+        self.shard.flush_lanes() || !self.shard.actions.borrow().is_empty()
     }
 
     fn perform(&mut self, action: Action) {

@@ -61,10 +61,10 @@ impl Core {
         self.shard.settle_deferred();
         self.flush();
         // Out of here before the connections close.
-        self.ring.submit()?;
+        self.submit()?;
         self.shard.end();
         self.flush();
-        self.ring.submit()?;
+        self.submit()?;
         self.publish();
         Ok(())
     }

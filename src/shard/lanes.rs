@@ -155,6 +155,8 @@ pub struct Lanes {
     senders: Vec<Option<To>>,
     /// Cores that were sent something in this turn, or whose lane is full.
     touched: Vec<u16>,
+    /// Cores that were sent something before the last flush, and are not woken yet.
+    pub(super) unwoken: Vec<u16>,
     receivers: Vec<From>,
 }
 
@@ -425,11 +427,11 @@ impl Shard {
         }
     }
 
-    /// Moves what overflowed into the lanes as far as it goes, and calls `wake` for each core that was sent
-    /// something and sleeps. True if something did not fit: try again soon.
-    pub fn flush_lanes(&self, mut wake: impl FnMut(u16)) -> bool {
+    /// Moves what overflowed into the lanes as far as it goes. Each core that was sent something is to be woken before the
+    /// next turn. True if something did not fit: try again soon.
+    pub fn flush_lanes(&self) -> bool {
         let mut lanes = self.lanes.borrow_mut();
-        let Lanes { senders, touched, .. } = &mut *lanes;
+        let Lanes { senders, touched, unwoken, .. } = &mut *lanes;
         touched.retain(|&core| {
             let Some(to) = &mut senders[usize::from(core)] else { return false };
             let left = match to.lane.overflow_len() {
@@ -437,11 +439,8 @@ impl Shard {
                 _ if self.node.is_isolated(core) => to.flush_or_stall(),
                 _ => to.lane.flush(),
             };
-            if self.node.cores[usize::from(core)].park.claim_wake() {
-                self.count(|counters| counters.wakes_sent += 1);
-                wake(core);
-            } else {
-                self.count(|counters| counters.wakes_suppressed += 1);
+            if !unwoken.contains(&core) {
+                unwoken.push(core);
             }
             // A core that has ended takes nothing any more.
             left > 0 && to.lane.is_connected()

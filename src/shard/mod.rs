@@ -40,3 +40,4 @@ pub mod spawn;
 #[cfg(test)]
 mod stage;
 pub mod timeouts;
+mod wakes;

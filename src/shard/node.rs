@@ -115,16 +115,16 @@ impl CoreDoor {
 
     /// Wakes the core if it sleeps.
     pub(super) fn wake(&self) {
-        if !self.park.claim_wake() {
-            return;
-        }
+        let Some(claim) = self.park.claim_wake() else { return };
         if let Some(host) = self.host.get() {
             host.wake_by_ref();
         } else if let Some(waker) = self.waker.get()
             && let Err(error) = waker.wake()
         {
-            tracing::error!(%error, "a core could not be woken");
+            // The claim goes back: the next sender tries again.
+            return tracing::error!(%error, "a core could not be woken");
         }
+        claim.issued();
     }
 }
 

@@ -1,24 +1,27 @@
-//! No core parks while it owes a step that no event brings about.
+//! No core parks while it owes a step or a wake-up that no event brings about.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use super::node::Node;
-use super::stage::{Act, Stage, node};
-use crate::RpcEnv;
+use super::node::{Injected, Node};
+use super::stage::{Act, Drive, Stage, Tell, Turn, node};
+use crate::{EndpointRef, RpcEnv};
 
 /// No test waits for it.
 const FOREVER: Duration = Duration::from_secs(3600);
+const DRIVES: [Drive; 2] = [Drive::Alone, Drive::Hosted];
 
 fn is_over(node: &Node) -> bool {
     node.all_reached(super::node::Ending::Clear)
 }
 
 /// A handler on another core than that of its caller's connection shuts its env down, and answers.
-fn shut_down_by_a_handler(seed: u64, isolated: bool) {
-    let stage = Rc::new(Stage::default());
+fn shut_down_by_a_handler(seed: u64, drive: Drive, isolated: bool) {
+    let stage = Rc::new(Stage::new(drive));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (server, client) = (node("server", 2), node("client", 1));
@@ -44,17 +47,98 @@ fn shut_down_by_a_handler(seed: u64, isolated: bool) {
     });
     let all: Vec<_> = cores.iter().copied().chain([asking]).collect();
     let ended = stage.turn_until(&all, seed, || cores.iter().all(|&core| stage.has_ended(core)));
-    assert!(ended, "seed {seed}: every core sleeps, and none of them has ended");
+    assert!(ended, "seed {seed}, {drive:?}: every core sleeps, and none of them has ended");
     assert!(is_over(&server));
     stage.turn_until(&[asking], 1, || answered.take().is_some_and(|answer| answer == Ok(7)));
 }
 
 #[test]
 fn a_shutdown_needs_no_timer_in_whatever_order_its_cores_take_turns() {
-    (0..60).for_each(|seed| shut_down_by_a_handler(seed, false));
+    for seed in 0..32 {
+        DRIVES.iter().for_each(|&drive| shut_down_by_a_handler(seed, drive, false));
+    }
 }
 
 #[test]
 fn a_shutdown_with_an_isolated_endpoint_needs_no_timer_either() {
-    (0..60).for_each(|seed| shut_down_by_a_handler(seed, true));
+    for seed in 0..32 {
+        DRIVES.iter().for_each(|&drive| shut_down_by_a_handler(seed, drive, true));
+    }
+}
+
+#[test]
+fn a_core_that_parked_is_woken_by_others_while_one_that_owes_it_a_wake_blocks() {
+    for (isolated, drive) in [(true, Drive::Alone), (false, Drive::Alone), (false, Drive::Hosted)] {
+        let stage = Rc::new(Stage::new(drive));
+        let server = node("server", 2);
+        let asking = stage.core(&server, 0, None);
+        let mut answering = stage.core(&server, 1, None);
+        if isolated {
+            answering = stage.core(&server, 2, None);
+        }
+        let (on_stage, there, woken) = (stage.clone(), server.clone(), Arc::new(AtomicBool::new(false)));
+        let (was_woken, to_wake) = (woken.clone(), woken.clone());
+        let actor = stage.actor(answering, move |number, _| match number {
+            // Behind an answer: the asker handles that, asks once more and sleeps, all before this turn ends.
+            2 => while on_stage.turn(asking) == Turn::Awake {},
+            // Blocks until its asker has done something for another thread.
+            3 => {
+                let woken = to_wake.clone();
+                there.cores[0].inject_always(Injected::Job(Box::new(move |_| woken.store(true, SeqCst))));
+                let woken = || to_wake.load(SeqCst);
+                assert!(on_stage.turn_until(&[asking], 1, woken), "isolated {isolated}, {drive:?}: core 0 sleeps");
+            }
+            _ => {}
+        });
+        stage.on(asking, || {
+            let first = actor.ask(Act(1));
+            actor.send(Tell(2)).unwrap();
+            drop(crate::spawn(async move {
+                first.await.unwrap();
+                actor.ask(Act(3)).await.unwrap();
+            }));
+        });
+        while stage.turn(asking) == Turn::Awake {}
+        for _ in 0..100 {
+            stage.turn(answering);
+        }
+        assert!(was_woken.load(SeqCst), "the scene was not played to its end");
+    }
+}
+
+#[test]
+fn an_answer_of_an_earlier_turn_arrives_although_the_next_handler_blocks() {
+    for drive in DRIVES {
+        let stage = Rc::new(Stage::new(drive));
+        let server = node("server", 2);
+        let (asking, answering) = (stage.core(&server, 0, None), stage.core(&server, 1, None));
+        let (answered, blocked) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let next = Rc::new(RefCell::new(None::<EndpointRef>));
+        let (on_stage, is_answered, was_blocked, there) =
+            (stage.clone(), answered.clone(), blocked.clone(), next.clone());
+        let actor = stage.actor(answering, move |number, _| match number {
+            0 => {}
+            // The next ask arrives while this turn goes on, and then the asker sleeps.
+            1 => {
+                let actor = there.take().unwrap();
+                on_stage.on(asking, || drop(crate::spawn(async move { actor.ask(Act(2)).await })));
+                on_stage.wake(asking);
+                while on_stage.turn(asking) == Turn::Awake {}
+            }
+            _ => {
+                assert!(on_stage.turn_until(&[asking], 1, || is_answered.get()), "{drive:?}: core 0 sleeps");
+                was_blocked.set(true);
+            }
+        });
+        next.replace(Some(actor.clone()));
+        stage.on(asking, || {
+            let answered = answered.clone();
+            drop(crate::spawn(async move {
+                // The lanes are new to their receivers once.
+                actor.ask(Act(0)).await.unwrap();
+                answered.set(actor.ask(Act(1)).await.is_ok());
+            }));
+        });
+        assert!(stage.turn_until(&[asking, answering], 1, || blocked.get()), "the scene was not played to its end");
+    }
 }

@@ -35,8 +35,8 @@ impl Core {
     }
 
     /// Nothing is left to do: spin for a while, then sleep.
-    fn rest(&mut self) -> io::Result<()> {
-        let Some(until) = self.spin_until() else { return Ok(()) };
+    pub(super) fn rest(&mut self) -> io::Result<()> {
+        let Some(until) = self.spin_until() else { return self.issue_wakes() };
         if until <= self.shard.clock() || !self.spin(until)? {
             self.park()?;
         }
@@ -82,7 +82,7 @@ impl Core {
                 return Ok(true);
             }
             if self.ring.wants_enter() {
-                self.ring.submit()?;
+                self.submit()?;
                 return Ok(true);
             }
             let probed = self.probes.look(&mut self.ring, &mut self.completions);
@@ -113,15 +113,19 @@ impl Core {
         !self.shard.door().injector.is_empty() || !self.shard.lanes.borrow().nothing_arrived()
     }
 
+    pub(super) fn something_to_do(&self) -> bool {
+        self.something_arrived() || self.ring.has_completions()
+    }
+
     /// Sleeps until a completion, a wake-up or a timer.
     fn park(&mut self) -> io::Result<()> {
         self.probes.end(&mut self.ring);
         if !self.prepare_to_park() {
-            return Ok(());
+            return self.issue_wakes();
         }
         let timer = self.shard.next_deadline();
         let timeout = timer.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())));
-        let waited = self.ring.wait(timeout);
+        let waited = self.wait(timeout);
         self.knows_time = false;
         self.cancel_park();
         waited
@@ -131,7 +135,7 @@ impl Core {
     /// time, so whatever they add after that look comes with a wake-up.
     fn prepare_to_park(&mut self) -> bool {
         self.shard.door().park.prepare();
-        if self.something_arrived() || self.ring.has_completions() {
+        if self.something_to_do() {
             self.cancel_park();
             return false;
         }
@@ -160,6 +164,15 @@ impl Core {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn doze(&mut self) -> io::Result<Doze> {
+        let doze = self.doze_or_yield()?;
+        if doze == Doze::Yield {
+            // What else runs on this thread may block.
+            self.issue_wakes()?;
+        }
+        Ok(doze)
+    }
+
+    fn doze_or_yield(&mut self) -> io::Result<Doze> {
         let Some(until) = self.spin_until() else { return Ok(Doze::Yield) };
         let now = self.shard.clock();
         if now < until && (self.spin(until.min(now.saturating_add(SHARED_SPIN)))? || now + SHARED_SPIN < until) {
@@ -168,8 +181,8 @@ impl Core {
         if !self.prepare_to_park() {
             return Ok(Doze::Yield);
         }
-        if self.ring.wants_enter() {
-            let submitted = self.ring.submit();
+        if self.ring.wants_enter() || self.shard.owes_wakes() {
+            let submitted = self.submit();
             if submitted.is_err() || self.ring.has_completions() || self.ring.wants_enter() {
                 self.cancel_park();
                 submitted?;
@@ -186,6 +199,6 @@ impl Core {
     pub fn rouse(&mut self) -> io::Result<()> {
         self.knows_time = false;
         self.cancel_park();
-        if self.ring.wants_enter() { self.ring.submit() } else { Ok(()) }
+        self.submit()
     }
 }

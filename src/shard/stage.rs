@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::config::Config;
 use super::core::{Core, Step};
 use super::current;
-use super::node::{Node, now};
+use super::node::{Injected, Node, now};
 use super::rest::Doze;
 use super::shard::Shard;
 use crate::dispatch::directory::Place;
@@ -44,8 +44,19 @@ struct Staged {
 
 /// Cores that take turns on this thread. A core is out of the list while it has its turn, so that a handler can give the
 /// others theirs.
-#[derive(Default)]
-pub(super) struct Stage(RefCell<Vec<Option<Box<Staged>>>>);
+pub(super) struct Stage {
+    cores: RefCell<Vec<Option<Box<Staged>>>>,
+    drive: Drive,
+}
+
+/// How cores are driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drive {
+    /// As on a thread of their own.
+    Alone,
+    /// As a task among others.
+    Hosted,
+}
 
 /// A node whose cores sleep when they have nothing to do.
 pub(super) fn node(name: &str, cores: u16) -> Arc<Node> {
@@ -54,6 +65,11 @@ pub(super) fn node(name: &str, cores: u16) -> Arc<Node> {
 }
 
 impl Stage {
+    /// Nobody is on it.
+    pub(super) fn new(drive: Drive) -> Stage {
+        Stage { cores: RefCell::default(), drive }
+    }
+
     /// One more core; its number on this stage is given back.
     pub(super) fn core(&self, node: &Arc<Node>, number: u16, listener: Option<TcpListener>) -> usize {
         let ring = Ring::new(&RingConfig { buffers: 64, ..RingConfig::default() }, &node.capabilities).unwrap();
@@ -64,13 +80,13 @@ impl Stage {
             assert!(node.isolated_runs(number));
         }
         let core = Core::new(ring, shard.clone(), listener.map(OwnedFd::from));
-        self.0.borrow_mut().push(Some(Box::new(Staged { shard, core, sleeps: None })));
-        self.0.borrow().len() - 1
+        self.cores.borrow_mut().push(Some(Box::new(Staged { shard, core, sleeps: None })));
+        self.cores.borrow().len() - 1
     }
 
     /// The shard of a core that is not in its turn.
     pub(super) fn shard(&self, core: usize) -> Rc<Shard> {
-        self.0.borrow()[core].as_ref().unwrap().shard.clone()
+        self.cores.borrow()[core].as_ref().unwrap().shard.clone()
     }
 
     /// Starts an actor on a core.
@@ -92,19 +108,24 @@ impl Stage {
         run()
     }
 
+    /// Wakes a core from another thread, as it were.
+    pub(super) fn wake(&self, core: usize) {
+        self.shard(core).door().inject_always(Injected::Job(Box::new(|_| ())));
+    }
+
     /// Gives a core its turn, and lets it go to sleep if it has nothing to do.
     pub(super) fn turn(&self, core: usize) -> Turn {
-        let Some(mut staged) = self.0.borrow_mut()[core].take() else { return Turn::Ended };
-        let turn = staged.turn();
+        let Some(mut staged) = self.cores.borrow_mut()[core].take() else { return Turn::Ended };
+        let turn = staged.turn(self.drive);
         if turn != Turn::Ended {
-            self.0.borrow_mut()[core] = Some(staged);
+            self.cores.borrow_mut()[core] = Some(staged);
         }
         turn
     }
 
     /// Whether a core that is not in its turn has come to its end.
     pub(super) fn has_ended(&self, core: usize) -> bool {
-        self.0.borrow()[core].is_none()
+        self.cores.borrow()[core].is_none()
     }
 
     /// Gives these cores turns in an order drawn by `seed`, until `done`. False if all of them sleep before.
@@ -129,7 +150,7 @@ impl Stage {
 }
 
 impl Staged {
-    fn turn(&mut self) -> Turn {
+    fn turn(&mut self, drive: Drive) -> Turn {
         if let Some(timer) = self.sleeps {
             self.core.ring.submit().unwrap();
             if !self.core.ring.has_completions() && timer.is_none_or(|due| now() < due) {
@@ -142,6 +163,11 @@ impl Staged {
         match self.core.step().unwrap() {
             Step::Ended => Turn::Ended,
             Step::Busy => Turn::Awake,
+            // A core with a thread of its own that has something to do rests without a wait.
+            Step::Idle if drive == Drive::Alone && self.core.something_to_do() => {
+                self.core.rest().unwrap();
+                Turn::Awake
+            }
             Step::Idle => match self.core.doze().unwrap() {
                 Doze::Yield => Turn::Awake,
                 Doze::Wait(timer) => {
@@ -158,6 +184,11 @@ impl Staged {
 pub(super) struct Act(pub(super) u32);
 message!(Act as "stage.Act" => u32);
 
+/// Has an actor act.
+#[derive(Serialize, Deserialize, Clone, Copy)]
+pub(super) struct Tell(pub(super) u32);
+message!(Tell as "stage.Tell");
+
 /// What an actor does with a number.
 type Deed = dyn Fn(u32, &RpcEnv);
 
@@ -169,7 +200,7 @@ struct Actor {
 
 impl Endpoint for Actor {
     fn handlers(handlers: &mut Handlers<Self>) {
-        handlers.ask_sync::<Act>();
+        handlers.ask_sync::<Act>().send_sync::<Tell>();
     }
 
     async fn on_start(&mut self, context: &EndpointContext) -> Result<(), HandlerError> {
@@ -182,5 +213,12 @@ impl HandleSync<Act> for Actor {
     fn handle(&mut self, act: Act, context: &mut CallContext) -> Result<u32, HandlerError> {
         (self.act)(act.0, &context.env());
         Ok(act.0)
+    }
+}
+
+impl HandleSync<Tell> for Actor {
+    fn handle(&mut self, tell: Tell, context: &mut CallContext) -> Result<(), HandlerError> {
+        (self.act)(tell.0, &context.env());
+        Ok(())
     }
 }
