@@ -157,7 +157,8 @@ impl Builder {
     /// Between its turns the thread is one like any other to the env, except that calls that would block it are refused
     /// here as on each core: use `register_async` and its like. The task ends when the env has shut
     /// down, and the runtime goes on; if the runtime goes first, the env ends hard. [`cores`](Self::cores) and
-    /// [`host`](Self::host) do not matter: nothing is pinned.
+    /// [`host`](Self::host) do not matter: nothing is pinned. Some 20 ms after the core has ended the kernel interrupts the
+    /// thread once, to clean up behind the core's ring: a blocking call with a time limit may end with `EINTR` then.
     ///
     /// # Errors
     /// [`StartError::NoRuntime`] if this thread runs no such runtime; tokio may have printed a panic message about that,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::facts::Facts;
-use super::setup_error::SetupError;
+use super::setup_error::{SetupError, from_io};
 
 /// Something newer than the floor kernel, Linux 6.1, that a ring uses when it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +50,21 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Asks the kernel. A few system calls, from any thread.
+    /// Asks the kernel, on a thread made for that. Blocks for a few system calls; from any thread.
+    ///
+    /// Asking takes rings, and a thread that has made a ring is not left alone when that has been closed: some 20 ms later
+    /// the kernel interrupts it once more to clean up (seen on Linux 6.18), which ends a read with a time limit, or
+    /// another call that is not taken up again by itself, with `EINTR`.
     ///
     /// # Errors
     /// When no ring can be made here; the message names cause and remedy.
     pub fn probe() -> Result<Capabilities, SetupError> {
-        Capabilities::decide(&Facts::gather())
+        let prober = std::thread::Builder::new().name("ringpost-probe".into());
+        let gathering = prober.spawn(Facts::gather).map_err(|error| from_io("making a thread", &error))?;
+        match gathering.join() {
+            Ok(facts) => Capabilities::decide(&facts),
+            Err(_) => Err(SetupError::Os { call: "the probe of io_uring", errno: libc::EIO }),
+        }
     }
 
     /// The kernel's release, such as `6.18.44`.

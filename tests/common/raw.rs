@@ -121,13 +121,7 @@ impl RawPeer {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.stream.read(buffer) {
-                // A read with a limit is not taken up again by itself.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        self.stream.read(buffer)
     }
 
     /// Waits for the end of the connection; nothing else may come.
