@@ -494,7 +494,7 @@ impl HandleSync<Block> for Listener {
 #[test]
 fn what_did_not_fit_into_its_lane_while_it_blocked_follows_when_there_is_room() {
     bounded(|| {
-        let config = Config { lane_messages: 4, keepalive: Duration::ZERO, ..config() };
+        let config = Config { lane_messages: 4, ..config() };
         let env = serving(1, config);
         let (tell, told) = channel();
         let listener = env.register_isolated("listener", move || Listener(tell)).unwrap();

@@ -1,6 +1,7 @@
 //! One connection: its two halves and what is known about the peer.
 
 use super::connection_id::ConnectionId;
+use super::keepalive::Keepalive;
 use super::reader::Reader;
 use super::remote::Remote;
 use super::roster::Peer;
@@ -84,10 +85,8 @@ pub struct Connection {
     pub paused: bool,
     /// Whether the connection is on the list of those with something to send.
     pub dirty: bool,
-    /// When it brought something last, in nanoseconds of the core's clock.
-    pub heard: u64,
-    /// Pings in a row that nothing came after.
-    pub unanswered: u32,
+    /// Whether its peer lives, once it is open.
+    pub keepalive: Keepalive,
     /// Ends the connection unless it is open in time; then it is the keepalive's.
     pub timer: Option<TimerKey>,
     /// Where it goes to, if it is to be handed over.
@@ -123,8 +122,7 @@ impl Connection {
             held_since: 0,
             paused: false,
             dirty: false,
-            heard: 0,
-            unanswered: 0,
+            keepalive: Keepalive::default(),
             timer: None,
             departure: None,
         }

@@ -12,6 +12,7 @@ pub mod connection_id;
 mod deadlines;
 pub mod errors;
 pub mod handoff;
+pub mod keepalive;
 pub mod outbox;
 pub mod peer;
 pub mod pending;

@@ -150,7 +150,7 @@ impl Shard {
     fn take_reader(&self, id: ConnectionId, bytes: &[u8]) -> Option<(Reader, Role)> {
         let mut connections = self.connections.borrow_mut();
         let connection = connections.get(id).filter(|c| matches!(c.phase, Phase::Greeting | Phase::Open))?;
-        connection.heard = self.clock();
+        connection.keepalive.heard(self.clock());
         if connection.paused {
             connection.held.extend_from_slice(bytes);
             return None;
@@ -268,7 +268,7 @@ impl Shard {
     pub fn on_sent_part(&self, id: ConnectionId) {
         if let Some(connection) = self.connections.borrow_mut().get(id) {
             connection.writer.progressed(self.clock());
-            connection.heard = self.clock();
+            connection.keepalive.heard(self.clock());
         }
     }
 

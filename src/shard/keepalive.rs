@@ -1,15 +1,14 @@
 //! Whether the peer of a silent connection is still there.
 
-use std::time::Duration;
-
 use super::shard::Shard;
 use super::timeouts::Timer;
 use crate::net::connection::{Connection, End, Phase};
 use crate::net::connection_id::ConnectionId;
+use crate::net::keepalive::{Keepalive, Verdict};
 use crate::wire::frame;
 
 // A connection that has brought nothing for `Config::keepalive` is sent a ping, and another one each such time that it
-// stays silent. Whatever it brings is a sign of life. TCP's own keepalive would not do: the kernel of a process that
+// stays silent. Whatever it brings is a sign of life, which answers all pings before it. TCP's own keepalive would not do: the kernel of a process that
 // was stopped goes on answering it.
 impl Shard {
     /// A connection is open: its timer looks after the peer from now on.
@@ -17,7 +16,7 @@ impl Shard {
         if let Some(timer) = connection.timer.take() {
             self.disarm(timer);
         }
-        connection.heard = self.clock();
+        connection.keepalive = Keepalive::new(self.clock());
         let period = self.node.config.keepalive;
         if !period.is_zero() {
             connection.timer = Some(self.arm(period, Timer::Connection(connection.id)));
@@ -26,27 +25,21 @@ impl Shard {
 
     /// The keepalive timer of an open connection has fired. False if its peer is taken for dead.
     pub(super) fn is_alive(&self, connection: &mut Connection) -> bool {
-        let config = &self.node.config;
-        // Nothing arrives while we do not read: what the peer takes is a sign of life then.
-        let silent = match connection.paused {
-            true => connection.writer.stuck_for(self.clock()),
-            false => self.clock().saturating_sub(connection.heard),
+        let (config, now) = (&self.node.config, self.clock());
+        if connection.paused {
+            // Nothing arrives while we do not read: what the peer takes is a sign of life then.
+            connection.keepalive.noticed(now.saturating_sub(connection.writer.stuck_for(now)));
+        }
+        let next = match connection.keepalive.judge(now, config.keepalive, config.keepalive_misses) {
+            Verdict::Wait(next) => next,
+            Verdict::Ping(next) => {
+                frame::write_ping(connection.writer.buffer(&mut self.spares.borrow_mut()));
+                self.mark_dirty(connection);
+                self.count(|counters| counters.pings_sent += 1);
+                next
+            }
+            Verdict::Dead => return false,
         };
-        let silent = Duration::from_nanos(silent);
-        let heard = silent < config.keepalive;
-        if !heard && connection.unanswered >= config.keepalive_misses {
-            return false;
-        }
-        let mut next = config.keepalive;
-        if heard {
-            connection.unanswered = 0;
-            next -= silent;
-        } else {
-            connection.unanswered += 1;
-            frame::write_ping(connection.writer.buffer(&mut self.spares.borrow_mut()));
-            self.mark_dirty(connection);
-            self.count(|counters| counters.pings_sent += 1);
-        }
         connection.timer = Some(self.arm(next, Timer::Connection(connection.id)));
         true
     }

@@ -73,8 +73,14 @@ impl RawPeer {
 
     /// Connects with a small receive buffer, so that it does not take much that nobody reads.
     pub(crate) fn connect_narrow(to: SocketAddr) -> RawPeer {
+        RawPeer::connect_with(to, 16 << 10)
+    }
+
+    /// Connects with a receive buffer of this size. One below the largest segment of the loopback, 64 KiB, is slow on some
+    /// kernels, which then send by timers.
+    pub(crate) fn connect_with(to: SocketAddr, receive_buffer: usize) -> RawPeer {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.set_recv_buffer_size(receive_buffer).unwrap();
         socket.connect(&to.into()).unwrap();
         RawPeer::over(socket.into())
     }
