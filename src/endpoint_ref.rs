@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use crate::address::{EndpointUri, NodeAddress, SCHEME};
+use crate::address::{Address, EndpointUri, NodeAddress, SCHEME};
 use crate::asking::{Asking, Elsewhere, Promise};
 use crate::dispatch::call::NO_DEADLINE;
 use crate::dispatch::directory::Place;
@@ -157,6 +157,17 @@ impl EndpointRef {
                 name
             }
         }
+    }
+
+    /// Where the endpoint's node listens: its host and port, or the path of its Unix socket. None if it listens nowhere.
+    pub fn address(&self) -> Option<Address> {
+        let address = match &self.inner.to {
+            Destination::Env { .. } => self.inner.node.advertised.get()?,
+            Destination::Peer { peer, .. } if peer.client().is_some() => return None,
+            Destination::Peer { peer, .. } => &**peer.address(),
+            Destination::Forbidden { address, .. } => address,
+        };
+        address.parse().ok()
     }
 
     /// The endpoint's URI: `ringpost://name@address`, or, if its node does not listen, `ringpost-client://name@id`.

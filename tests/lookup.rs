@@ -321,3 +321,19 @@ fn a_late_answer_of_a_former_holder_leads_no_ref_back_to_it() {
         end(&env);
     });
 }
+
+#[test]
+fn a_ref_tells_where_its_node_listens() {
+    bounded(|| {
+        let (env, guest) = (server(1), client(1));
+        let [near, silent] = [&env, &guest].map(|env| env.register("server", || Server(7)).unwrap());
+        let far = guest.endpoint_ref(&near.uri()).unwrap();
+        assert!(near.address().is_some());
+        assert_eq!((near.address().as_ref(), far.address().as_ref()), (env.address(), env.address()));
+        assert_eq!(silent.address(), None);
+        assert_eq!(env.endpoint_ref(&silent.uri()).unwrap().address(), None);
+        let socket = env.endpoint_ref("ringpost://server@unix:/run/x.sock").unwrap();
+        assert_eq!(socket.address(), Some(ringpost::Address::unix("/run/x.sock").unwrap()));
+        [&env, &guest].into_iter().for_each(end);
+    });
+}

@@ -13,6 +13,7 @@ use super::endpoint_context::EndpointContext;
 use super::reply_path::ReplyPath;
 use super::responder::Responder;
 use super::slot::Phase;
+use super::trace;
 use crate::mesh::parcel::Parcel;
 use crate::wire::failure::{HandlerError, panicked_with};
 use crate::wire::frame::EndpointId;
@@ -58,6 +59,9 @@ impl Dispatcher {
             return Called::NotNow;
         };
         let Some(message) = parcel.remove::<M>() else { return Called::NotNow };
+        if trace::is_on() {
+            slot.trace(&call, M::ID, &path);
+        }
         self.count(|stats| stats.handled += 1);
         slot.phase.set(Phase::Busy);
         let polling = self.handling.enter(call.deadline);

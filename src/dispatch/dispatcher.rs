@@ -21,6 +21,7 @@ use super::shared::InFlight;
 pub use super::slot::Started;
 use super::slot::{Phase, Slot};
 use super::suspended::Suspended;
+use super::trace;
 use crate::executor::future_cell::FutureCell;
 use crate::executor::tasks::{Executor, TooManyTasks};
 use crate::net::writer::Spares;
@@ -193,6 +194,9 @@ impl Dispatcher {
     ) {
         if self.has_expired(&call, path) {
             return;
+        }
+        if trace::is_on() {
+            slot.trace(&call, message, path);
         }
         if let Some(in_flight) = &slot.in_flight
             && slot.endpoint.is_shared(message)

@@ -57,6 +57,8 @@ pub trait AnyEndpoint {
     ) -> Poll<()>;
     /// The `Direct` of this message, if its handler does not await.
     fn direct(&self, message: MessageId) -> Option<&dyn Any>;
+    /// The name of a message that it handles.
+    fn message_name(&self, message: MessageId) -> Option<&'static str>;
     /// How many shared handlers may be in flight.
     fn concurrency(&self) -> usize;
     /// Whether the handler of this message is a shared one.
@@ -164,6 +166,10 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
     #[inline]
     fn direct(&self, message: MessageId) -> Option<&dyn Any> {
         self.direct.iter().find(|(id, _)| *id == message).map(|(_, direct)| &**direct)
+    }
+
+    fn message_name(&self, message: MessageId) -> Option<&'static str> {
+        self.entry(message).map(|entry| entry.name)
     }
 
     fn concurrency(&self) -> usize {

@@ -27,4 +27,5 @@ pub mod shared;
 mod slot;
 mod suspended;
 pub mod teller;
+pub mod trace;
 pub mod verifier;

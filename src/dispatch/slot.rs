@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::call::Origin;
+use super::call::{Call, Origin};
 use super::erased::AnyEndpoint;
 use super::inbox::{Inbox, Item};
+use super::reply_path::ReplyPath;
 use super::shared::InFlight;
 use super::suspended::FlightKey;
+use super::trace;
 use crate::executor::future_cell::FutureCell;
 use crate::executor::key::WakeKey;
 use crate::wire::failure::HandlerError;
@@ -54,6 +56,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Tells those who trace calls of one that is about to be handled.
+    #[cold]
+    pub(super) fn trace(&self, call: &Call, message: MessageId, path: &Rc<dyn ReplyPath>) {
+        trace::handled(self.endpoint.message_name(message), message, &self.name, call.origin, path.core());
+    }
+
     /// Whether this message may be handled now: no other waits, and no handler is in its way.
     #[inline]
     pub(super) fn is_free_for(&self, message: MessageId) -> bool {

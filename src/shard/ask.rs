@@ -11,6 +11,7 @@ use super::shard::Shard;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::directory::Place;
 use crate::dispatch::inbox::{Body, Envelope};
+use crate::dispatch::trace;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::asked::{LimitedBy, Via};
@@ -127,6 +128,9 @@ impl Shard {
         if self.closing.get().is_some() {
             return Err(Box::new(AskError::Stopped { target: self.node.name.as_str().into() }));
         }
+        if trace::is_on() {
+            trace::asked(M::NAME, &self.name_of(to), self.core);
+        }
         self.queue_early();
         self.check_pending()?;
         let limit = self.limit(&options);
@@ -240,6 +244,9 @@ impl Shard {
     pub fn send<M: OneWay>(self: &Rc<Self>, to: &Destination, message: M, key: Option<u16>) -> Result<(), SendError> {
         if self.closing.get().is_some() {
             return Err(SendError::Stopped { target: self.node.name.as_str().into() });
+        }
+        if trace::is_on() {
+            trace::sent(M::NAME, &self.name_of(to), self.core);
         }
         self.queue_early();
         match to {
