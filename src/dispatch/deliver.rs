@@ -26,7 +26,7 @@ impl Dispatcher {
     ) {
         let Some(slot) = self.accepting(id, call, path) else { return };
         if slot.is_free_for(message) {
-            self.handle(&slot, call, message, Payload::Bytes(bytes), path);
+            self.handle(&slot, call, message, Payload::Bytes(bytes, &self.decode_limits), path);
             return;
         }
         let mut body = self.spares.borrow_mut().take();
@@ -65,7 +65,7 @@ impl Dispatcher {
     ) {
         let Some(slot) = self.accepting(id, call, path) else { return };
         if now && slot.is_free_for(message) {
-            self.handle(&slot, call, message, Payload::Bytes(&bytes), path);
+            self.handle(&slot, call, message, Payload::Bytes(&bytes, &self.decode_limits), path);
             self.spares.borrow_mut().give(bytes);
         } else if !self.has_expired(&call, path) {
             self.queue(&slot, Envelope { call, message, body: Body::Bytes(bytes) }, path);

@@ -27,6 +27,7 @@ use crate::executor::tasks::{Executor, TooManyTasks};
 use crate::net::writer::Spares;
 use crate::wire::failure::{FailureCode, panicked_with};
 use crate::wire::frame::EndpointId;
+use crate::wire::limits::DecodeLimits;
 use crate::wire::message::MessageId;
 
 /// What happened to messages on a core; counters that only grow.
@@ -58,6 +59,7 @@ pub struct Dispatcher {
     ended: RefCell<VecDeque<EndpointId>>,
     pub(super) executor: Rc<Executor>,
     pub(super) limits: InboxLimits,
+    pub(super) decode_limits: DecodeLimits,
     stats: Cell<DispatchStats>,
     live: Cell<usize>,
     /// The env shuts down: nothing new is taken, whether its endpoint still drains, has ended or never was.
@@ -77,6 +79,7 @@ impl Dispatcher {
     pub fn new(
         executor: Rc<Executor>,
         limits: InboxLimits,
+        decode_limits: DecodeLimits,
         deferred: usize,
         spares: Rc<RefCell<Spares>>,
     ) -> Dispatcher {
@@ -85,6 +88,7 @@ impl Dispatcher {
             ended: RefCell::default(),
             executor,
             limits,
+            decode_limits,
             stats: Cell::default(),
             live: Cell::new(0),
             stopping: Cell::new(false),
@@ -101,6 +105,12 @@ impl Dispatcher {
     #[inline]
     pub fn inherited_deadline(&self) -> u64 {
         self.handling.deadline()
+    }
+
+    /// What decoding a message or a reply may cost on this core.
+    #[inline]
+    pub fn decode_limits(&self) -> &DecodeLimits {
+        &self.decode_limits
     }
 
     /// The asks whose answer was left to a replier.
@@ -285,7 +295,7 @@ impl Dispatcher {
                 }
             };
             if path.is_wanted(&envelope.call) {
-                self.handle(slot, envelope.call, envelope.message, envelope.body.payload(), path);
+                self.handle(slot, envelope.call, envelope.message, envelope.body.payload(&self.decode_limits), path);
             } else {
                 self.count(|stats| stats.cancelled += 1);
             }

@@ -27,16 +27,17 @@ use crate::executor::future_cell::FutureCell;
 use crate::executor::key::WakeKey;
 use crate::executor::tasks::Executor;
 use crate::mesh::parcel::Parcel;
-use crate::wire::codec;
+use crate::wire::codec::{self, CodecError};
 use crate::wire::failure::{Failure, FailureCode, HandlerError, panicked_with};
+use crate::wire::limits::DecodeLimits;
 use crate::wire::message::{Ask, Message, MessageId};
 
 /// A message as it reaches its endpoint.
 pub enum Payload<'a> {
     /// Moved here by a core of this env.
     Value(&'a mut Parcel),
-    /// As it lies in a receive buffer.
-    Bytes(&'a [u8]),
+    /// As it lies in a receive buffer, and what it may cost.
+    Bytes(&'a [u8], &'a DecodeLimits),
 }
 
 /// What the dispatcher can do with an endpoint of any type. Each call runs until the future in `cell` suspends
@@ -357,8 +358,14 @@ fn open<M: Message>(payload: Payload<'_>, responder: &mut Responder) -> Option<M
             let name = parcel.type_name();
             format!("{name} and {} share the message id of {:?}", std::any::type_name::<M>(), M::NAME)
         }),
-        Payload::Bytes(bytes) => {
-            told_by(responder.call().origin, || codec::decode::<M>(bytes)).map_err(|error| error.to_string())
+        Payload::Bytes(bytes, limits) => {
+            let decoded = told_by(responder.call().origin, || codec::decode_within::<M>(bytes, limits));
+            decoded.map_err(|error| {
+                if let CodecError::Beyond(_) = error {
+                    responder.here().path().count_beyond_limits();
+                }
+                error.to_string()
+            })
         }
     };
     match opened {

@@ -7,6 +7,7 @@ use super::call::{Call, Origin};
 use super::erased::Payload;
 use super::event::Event;
 use crate::mesh::parcel::Parcel;
+use crate::wire::limits::DecodeLimits;
 use crate::wire::message::MessageId;
 
 /// A message that waits for its endpoint.
@@ -31,12 +32,12 @@ pub enum Body {
 }
 
 impl Body {
-    /// As the handler takes it.
+    /// As the handler takes it; what it may cost if it is encoded still.
     #[inline]
-    pub fn payload(&mut self) -> Payload<'_> {
+    pub fn payload<'a>(&'a mut self, limits: &'a DecodeLimits) -> Payload<'a> {
         match self {
             Body::Value(parcel) => Payload::Value(parcel),
-            Body::Bytes(bytes) => Payload::Bytes(bytes),
+            Body::Bytes(bytes) => Payload::Bytes(bytes, limits),
         }
     }
 

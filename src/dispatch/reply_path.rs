@@ -37,6 +37,8 @@ pub trait ReplyPath {
     fn node(&self) -> Arc<dyn Any + Send + Sync>;
     /// Stops an endpoint of this env on all its cores; on this one it takes no further message from now on.
     fn stop(&self, endpoint: EndpointId);
+    /// Counts a message that is undecodable since it goes beyond a limit.
+    fn count_beyond_limits(&self);
     /// The asks of this core whose answer was left to a replier.
     fn deferrals(&self) -> &Deferrals;
     /// The way to this core from any thread.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ring::stack_floor;
 use crate::wire::failure::{Failure, FailureCode, HandlerError, WireError};
+use crate::wire::limits::DecodeLimits;
 
 /// How an ask failed. Each ask ends exactly once: with a reply or with one of these.
 ///
@@ -164,6 +166,15 @@ fn forbidden(address: &str, policy: &str) -> String {
         "no connection to {address} is made on a peer's word, as {policy} says: make the ref with RpcEnv::endpoint_ref, \
          or choose another Builder::ref_policy"
     )
+}
+
+impl HandlerError {
+    /// The error that a handler made with [`typed`](HandlerError::typed); none if it was of another type or version, or
+    /// told as text only. One that nests deeper than 128 levels, or than the stack of this thread allows, is none either,
+    /// and logged.
+    pub fn downcast<E: WireError>(&self) -> Option<E> {
+        self.typed_within(&DecodeLimits::DEFAULT.on_stack(stack_floor()))
+    }
 }
 
 /// Why a one-way message was refused at the sender. Once accepted, it is delivered at most once, and what happens

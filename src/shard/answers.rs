@@ -109,6 +109,10 @@ impl ReplyPath for Shard {
         self.node.stop(endpoint);
     }
 
+    fn count_beyond_limits(&self) {
+        self.count(|counters| counters.decode_refused += 1);
+    }
+
     fn deferrals(&self) -> &Deferrals {
         self.dispatcher.deferrals()
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::placement::Placement;
 use crate::executor::idle::Idle;
 use crate::net::outbox::Backoff;
+use crate::wire::limits::DecodeLimits;
 
 /// Every limit and every duration of an env, with its default. Nothing in an env grows without one of these bounds.
 ///
@@ -20,6 +21,18 @@ use crate::net::outbox::Backoff;
 pub struct Config {
     /// Largest frame that this node accepts, header included, in bytes: 16 MiB. From 4 KiB to 1 GiB.
     pub max_frame: u32,
+    /// Levels to which options, enums, sequences and maps may nest in a message or a reply of a peer: 128. Beyond this and
+    /// the two limits below it is undecodable: its ask fails. Deeper nesting than the stack of the core's thread allows
+    /// is refused whatever this says.
+    pub decode_depth: u32,
+    /// Bytes of memory that a message or a reply of a peer may take up beyond its encoding: 128 MiB, so that a frame of
+    /// 16 MiB may be full of 8-byte numbers, each of which takes at least a byte there. Counted are the elements of
+    /// sequences and maps, at least four for each that is not empty, and what lies behind pointers. While a message is
+    /// decoded, the allocator is asked for at most four times as much, 8 MiB, and three times the encoding.
+    pub decode_bytes: usize,
+    /// Elements of sequences and maps that a message or a reply of a peer may have beyond one for each of its bytes:
+    /// 65,536. Only elements of types without any field take no byte.
+    pub decode_elements: usize,
     /// Messages that wait in an endpoint's inbox: 4,096. Further ones are refused.
     pub inbox_messages: usize,
     /// Bytes of messages that wait in an endpoint's inbox, or in a lane from one core to another: 64 MiB. A message of a
@@ -108,6 +121,9 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             max_frame: 16 << 20,
+            decode_depth: DecodeLimits::DEFAULT.depth,
+            decode_bytes: DecodeLimits::DEFAULT.bytes,
+            decode_elements: DecodeLimits::DEFAULT.elements,
             inbox_messages: 4096,
             inbox_bytes: 64 << 20,
             outbox_bytes: 4 << 20,
@@ -150,6 +166,7 @@ impl Config {
     /// Says what is out of bounds.
     pub(crate) fn check(&self) -> Result<(), String> {
         let positive = [
+            ("decode_depth", self.decode_depth as usize),
             ("inbox_messages", self.inbox_messages),
             ("inbox_bytes", self.inbox_bytes),
             ("outbox_bytes", self.outbox_bytes),
@@ -210,6 +227,12 @@ impl Config {
             return Err(format!("{name} is {value}; it must be at most 2^{bits}"));
         }
         Ok(())
+    }
+
+    /// What decoding may cost on a thread whose stack may reach down to this address.
+    pub(crate) fn decode_limits(&self, stack_floor: usize) -> DecodeLimits {
+        let Config { decode_depth: depth, decode_bytes: bytes, decode_elements: elements, .. } = *self;
+        DecodeLimits { depth, bytes, elements, stack_floor }
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

@@ -36,7 +36,8 @@ impl Shard {
                     return self.count(|counters| counters.replies_late += 1);
                 };
                 self.note_resolved(&via, resolved);
-                match told_by(Origin::Peer(id), || (kind.end_with_bytes)(&self.pending, key, payload)) {
+                let limits = self.dispatcher.decode_limits();
+                match told_by(Origin::Peer(id), || (kind.end_with_bytes)(&self.pending, key, payload, limits)) {
                     Ok(notify) => self.finish(notify),
                     Err(error) => self.complete(key, Err(self.undecodable(&via, &error))),
                 }
@@ -63,6 +64,9 @@ impl Shard {
 
     #[cold]
     fn undecodable(&self, via: &Via, error: &CodecError) -> AskError {
+        if let CodecError::Beyond(_) = error {
+            self.count_beyond_limits();
+        }
         AskError::UndecodableReply { target: self.describe(via), reason: error.to_string().into() }
     }
 

@@ -29,6 +29,7 @@ use crate::net::pending::Pending;
 use crate::net::remote::DialTo;
 use crate::net::roster::Peer;
 use crate::net::writer::Spares;
+use crate::ring::stack_floor;
 use crate::wire::failure::{FailureCode, panicked_with};
 
 /// How long it is quiet after a warning of a forbidden ref.
@@ -124,7 +125,13 @@ impl Shard {
         Shard {
             core,
             sends_for: if node.is_isolated(core) { 0 } else { node.id },
-            dispatcher: Dispatcher::new(executor.clone(), limits, node.config.deferred, spares.clone()),
+            dispatcher: Dispatcher::new(
+                executor.clone(),
+                limits,
+                node.config.decode_limits(stack_floor()),
+                node.config.deferred,
+                spares.clone(),
+            ),
             executor,
             pending: RefCell::new(Pending::new(node.config.pending_asks)),
             connections: RefCell::default(),

@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use postcard::Deserializer;
 use postcard::ser_flavors::Flavor;
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 
+use super::bounded::Source;
 use super::failure::panicked_with;
+use super::limits::{Beyond, DecodeLimits, Limit};
 
 /// Why a value could not be written or read. The text is postcard's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +20,9 @@ pub enum CodecError {
     /// The bytes are not a value of the expected type.
     #[error("cannot be decoded: {0}")]
     Decode(String),
+    /// The value would cost more than the receiver allows.
+    #[error("cannot be decoded: {0}")]
+    Beyond(Beyond),
     /// A `Serialize` or `Deserialize` implementation panicked.
     #[error("its serde implementation panicked: {0}")]
     Panicked(String),
@@ -73,7 +77,7 @@ pub fn note_way_back<S: Serializer>(serializer: &S) {
 }
 
 /// Appends `value` to `out`. On an error `out` holds a part of the value: the caller cuts it off.
-#[inline]
+#[inline(always)]
 pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<Written, CodecError> {
     let before = WAYS_BACK.get();
     let encoded =
@@ -86,25 +90,49 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<Wri
     encoded.map(|()| Written { way_back })
 }
 
-/// Reads one value that takes up all of `bytes`.
+/// Reads one value that takes up all of `bytes`, within the limits of a default configuration.
 #[inline]
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    decode_then(bytes, |value| value)
+    decode_within(bytes, &DecodeLimits::DEFAULT)
+}
+
+/// Reads one value that takes up all of `bytes`.
+#[inline]
+pub fn decode_within<T: DeserializeOwned>(bytes: &[u8], limits: &DecodeLimits) -> Result<T, CodecError> {
+    decode_then(bytes, limits, |value| value)
 }
 
 /// Reads one value that takes up all of `bytes`, and gives it to `then`: a large value moves less than as a result. A
 /// panic of `then` counts as one of the value's.
 #[inline]
-pub fn decode_then<T: DeserializeOwned, R>(bytes: &[u8], then: impl FnOnce(T) -> R) -> Result<R, CodecError> {
+pub fn decode_then<T: DeserializeOwned, R>(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+    then: impl FnOnce(T) -> R,
+) -> Result<R, CodecError> {
     contain(|| {
-        let mut source = Deserializer::from_bytes(bytes);
-        let read = |error: postcard::Error| CodecError::Decode(error.to_string());
-        let value = T::deserialize(&mut source).map_err(read)?;
-        match source.finalize().map_err(read)? {
-            [] => Ok(then(value)),
-            rest => Err(CodecError::Trailing(rest.len())),
+        let mut source = Source::new(bytes, limits);
+        match T::deserialize(source.value::<T>(limits)) {
+            Ok(value) if source.is_used_up() => Ok(then(value)),
+            Ok(_) => Err(not_whole(None, source.exceeded, source.rest.len(), limits)),
+            Err(error) => Err(not_whole(Some(error), source.exceeded, source.rest.len(), limits)),
         }
     })
+}
+
+/// Why there is no value.
+#[cold]
+fn not_whole(
+    error: Option<postcard::Error>,
+    exceeded: Option<Limit>,
+    left: usize,
+    limits: &DecodeLimits,
+) -> CodecError {
+    match (exceeded, error) {
+        (Some(limit), _) => CodecError::Beyond(Beyond { limit, limits: *limits }),
+        (None, Some(error)) => CodecError::Decode(error.to_string()),
+        (None, None) => CodecError::Trailing(left),
+    }
 }
 
 /// Keeps a panic of user code to the one message that it concerns.

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::codec::{self, Written};
+use super::codec::{self, CodecError, Written};
+use super::limits::DecodeLimits;
 use super::message::MessageId;
 
 /// Most bytes that a typed error may have.
@@ -167,11 +168,15 @@ impl HandlerError {
         }
     }
 
-    /// The error that a handler made with [`typed`](HandlerError::typed); none if it was of another type or version, or
-    /// told as text only.
-    pub fn downcast<E: WireError>(&self) -> Option<E> {
+    /// The error that a handler made with [`typed`](HandlerError::typed).
+    pub(crate) fn typed_within<E: WireError>(&self, limits: &DecodeLimits) -> Option<E> {
         let typed = self.typed.as_ref().filter(|typed| typed.id == E::ID)?;
-        codec::decode(&typed.bytes).ok()
+        let beyond = |error: &CodecError| {
+            if let CodecError::Beyond(_) = error {
+                tracing::warn!(kind = E::NAME, %error, "a typed error could not be decoded");
+            }
+        };
+        codec::decode_within(&typed.bytes, limits).inspect_err(beyond).ok()
     }
 
     /// The error that was told with this failure.

@@ -3,8 +3,10 @@
 //! Everything here is pure: no sockets, no clock, no threads. `docs/WIRE.md` describes the same format for
 //! whoever writes a second implementation; the two must be changed together.
 
+mod bounded;
 pub mod codec;
 pub mod failure;
 pub mod frame;
 pub mod handshake;
+pub mod limits;
 pub mod message;

@@ -1,0 +1,511 @@
+//! A deserialiser of postcard's format that bounds what its input may cost.
+//!
+//! A few bytes can stand for much: an empty `Option` of a large type is one byte, an element without fields is none,
+//! and a type that holds itself nests as deep as its bytes say. So each value carries along how deep it may still nest
+//! and how many bytes its place has, and what does not fit its place is charged to a budget of the whole message. The
+//! sizes are those of the types, known to the compiler: a message without sequences, options and enums costs nothing.
+//!
+//! Numbers and text are postcard's own.
+
+use std::marker::PhantomData;
+
+use postcard::de_flavors::Slice;
+use postcard::{Deserializer, Error, Result};
+use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
+
+use super::limits::{DecodeLimits, Limit};
+
+/// Sequences inside one another that may reserve memory ahead of their elements, up to a MiB each (that bound is
+/// serde's). Those inside of them grow with what is there.
+const RESERVING: u16 = 8;
+/// Elements that a sequence or map counts as at least: the smallest hash table has 4 places.
+const LEAST_PLACES: usize = 4;
+
+/// What is left of a message, and of its limits.
+pub(super) struct Source<'de> {
+    pub(super) rest: &'de [u8],
+    /// Bytes that the values may still take up.
+    bytes: usize,
+    /// Elements that sequences and maps may still have.
+    elements: usize,
+    stack_floor: usize,
+    /// The limit that was reached.
+    pub(super) exceeded: Option<Limit>,
+}
+
+/// A value that is about to be read.
+pub(super) struct Value<'a, 'de> {
+    source: &'a mut Source<'de>,
+    nesting: Nesting,
+    /// Bytes that its place has, in a value around it.
+    place: usize,
+    /// Size of the struct or tuple around it, if no other kind of value is between. What is in it and smaller is not
+    /// checked: sizes do not shrink for ever.
+    around: usize,
+}
+
+/// What may still nest.
+#[derive(Clone, Copy)]
+struct Nesting {
+    levels: u32,
+    /// Sequences that may reserve memory.
+    reserving: u16,
+}
+
+impl<'de> Source<'de> {
+    #[inline]
+    pub(super) fn new(bytes: &'de [u8], limits: &DecodeLimits) -> Source<'de> {
+        Source {
+            rest: bytes,
+            bytes: limits.bytes,
+            elements: limits.elements.saturating_add(bytes.len()),
+            stack_floor: limits.stack_floor,
+            exceeded: None,
+        }
+    }
+
+    /// The value that takes up the message.
+    #[inline]
+    pub(super) fn value<T>(&mut self, limits: &DecodeLimits) -> Value<'_, 'de> {
+        let nesting = Nesting { levels: limits.depth, reserving: RESERVING };
+        Value { source: self, nesting, place: size_of::<T>(), around: usize::MAX }
+    }
+
+    /// Whether the value was within its limits and took up all bytes. A `Deserialize` implementation may have gone on
+    /// after an error.
+    #[inline]
+    pub(super) fn is_used_up(&self) -> bool {
+        self.rest.is_empty() && self.exceeded.is_none()
+    }
+
+    /// Has postcard read something that nests nothing.
+    #[inline]
+    fn read<T>(&mut self, read: impl FnOnce(&mut Deserializer<'de, Slice<'de>>) -> Result<T>) -> Result<T> {
+        let mut postcard = Deserializer::from_bytes(self.rest);
+        let value = read(&mut postcard)?;
+        self.rest = postcard.finalize()?;
+        Ok(value)
+    }
+
+    #[inline]
+    fn byte(&mut self) -> Result<u8> {
+        let (&byte, rest) = self.rest.split_first().ok_or(Error::DeserializeUnexpectedEnd)?;
+        self.rest = rest;
+        Ok(byte)
+    }
+
+    /// A length. Most have one byte.
+    #[inline]
+    fn length(&mut self) -> Result<usize> {
+        if let Some((&byte @ 0..0x80, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            return Ok(usize::from(byte));
+        }
+        let (length, rest) = long_length(self.rest)?;
+        self.rest = rest;
+        Ok(length)
+    }
+
+    /// As many bytes as stand in front of them.
+    #[inline]
+    fn slice(&mut self) -> Result<&'de [u8]> {
+        let length = self.length()?;
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Error::DeserializeUnexpectedEnd)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// The length of a sequence or map, whose elements are counted.
+    #[inline]
+    fn elements(&mut self) -> Result<usize> {
+        let length = self.length()?;
+        match self.elements.checked_sub(length) {
+            Some(left) => self.elements = left,
+            None => return Err(self.exceed(Limit::Elements)),
+        }
+        Ok(length)
+    }
+
+    /// Charges bytes that values take up beyond their place.
+    #[inline]
+    fn charge(&mut self, count: usize, size: usize) -> Result<()> {
+        match self.bytes.checked_sub(count.saturating_mul(size)) {
+            Some(left) => {
+                self.bytes = left;
+                Ok(())
+            }
+            None => Err(self.exceed(Limit::Bytes)),
+        }
+    }
+
+    /// Makes sure that the stack has room for reading a `T`.
+    #[inline(always)]
+    fn check_stack<T>(&mut self) -> Result<()> {
+        if stack_pointer() < self.stack_floor.saturating_add(stack_for::<T>()) {
+            return Err(self.exceed(Limit::Stack));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn exceed(&mut self, limit: Limit) -> Error {
+        self.exceeded = Some(limit);
+        Error::SerdeDeCustom
+    }
+
+    /// Memory that a visitor may reserve for so many elements, as [`Elements::size_hint`] tells.
+    #[inline]
+    fn hint(&self, left: usize, nesting: Nesting) -> Option<usize> {
+        (nesting.reserving > 0 && left <= self.rest.len()).then_some(left)
+    }
+}
+
+/// A length that has more than one byte, and what is behind it. It takes no source: that would have to be in memory, and
+/// is in registers where everything is inlined.
+#[inline(never)]
+fn long_length(bytes: &[u8]) -> Result<(usize, &[u8])> {
+    postcard::take_from_bytes(bytes)
+}
+
+/// Stack that reading a value of this type takes at most, beside the reserve that each thread keeps: a build without
+/// optimisation moves it through some 20 frames.
+const fn stack_for<T>() -> usize {
+    if size_of::<T>() <= 128 { 0 } else { size_of::<T>().saturating_mul(32) }
+}
+
+/// An address in the frame of the caller.
+#[inline(always)]
+fn stack_pointer() -> usize {
+    let mark = 0u8;
+    &raw const mark as usize
+}
+
+impl<'a, 'de> Value<'a, 'de> {
+    /// Makes sure that a `T` may be here.
+    #[inline]
+    fn fit<T>(&mut self) -> Result<()> {
+        if size_of::<T>() > self.place {
+            // It lies behind a pointer, so its type may hold itself.
+            self.source.charge(1, size_of::<T>())?;
+            self.source.check_stack::<T>()?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a `T` may be here, and that what is in it may be one level deeper.
+    #[inline]
+    fn descend<T>(&mut self) -> Result<Nesting> {
+        self.fit::<T>()?;
+        let Some(levels) = self.nesting.levels.checked_sub(1) else { return Err(self.source.exceed(Limit::Depth)) };
+        self.source.check_stack::<T>()?;
+        Ok(Nesting { levels, ..self.nesting })
+    }
+
+    /// Reads the fields of a struct, a tuple or an array.
+    #[inline]
+    fn fields<V: Visitor<'de>>(mut self, left: usize, visitor: V) -> Result<V::Value> {
+        let (mut nesting, mut around) = (self.nesting, size_of::<V::Value>());
+        if around < self.around {
+            self.fit::<V::Value>()?;
+        } else {
+            (nesting, around) = (self.descend::<V::Value>()?, usize::MAX);
+        }
+        visitor.visit_seq(Fields { source: self.source, nesting, around, left, room: size_of::<V::Value>() })
+    }
+}
+
+/// What postcard reads, nothing nested.
+macro_rules! as_postcard_does {
+    ($($method:ident)*) => {
+        $(#[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+            self.source.read(|postcard| postcard.$method(visitor))
+        })*
+    };
+}
+
+/// What postcard cannot read.
+macro_rules! never {
+    ($($method:ident)*) => {
+        $(#[inline]
+        fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+            Err(Error::WontImplement)
+        })*
+    };
+}
+
+impl<'a, 'de> de::Deserializer<'de> for Value<'a, 'de> {
+    type Error = Error;
+
+    as_postcard_does! {
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
+        deserialize_f32 deserialize_f64 deserialize_char
+    }
+    never! { deserialize_any deserialize_identifier deserialize_ignored_any }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let text = std::str::from_utf8(self.source.slice()?).map_err(|_| Error::DeserializeBadUtf8)?;
+        visitor.visit_borrowed_str(text)
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_str(visitor)
+    }
+
+    #[inline]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_borrowed_bytes(self.source.slice()?)
+    }
+
+    #[inline]
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_bytes(visitor)
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value> {
+        match self.source.byte()? {
+            0 => visitor.visit_none(),
+            1 => {
+                let nesting = self.descend::<V::Value>()?;
+                let place = size_of::<V::Value>();
+                visitor.visit_some(Value { source: self.source, nesting, place, around: usize::MAX })
+            }
+            _ => Err(Error::DeserializeBadOption),
+        }
+    }
+
+    #[inline]
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value> {
+        visitor.visit_unit()
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(mut self, _: &'static str, visitor: V) -> Result<V::Value> {
+        self.fit::<V::Value>()?;
+        visitor.visit_newtype_struct(Value { place: size_of::<V::Value>(), ..self })
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value> {
+        let left = self.source.elements()?;
+        let nesting = self.descend::<V::Value>()?;
+        visitor.visit_seq(Elements { source: self.source, nesting, left, charged: 1 })
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.fields(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, len: usize, visitor: V) -> Result<V::Value> {
+        self.fields(len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value> {
+        let left = self.source.elements()?;
+        let nesting = self.descend::<V::Value>()?;
+        let keys = Elements { source: self.source, nesting, left, charged: 1 };
+        visitor.visit_map(Entries { keys, charged: 1 })
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.fields(fields.len(), visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        mut self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        let nesting = self.descend::<V::Value>()?;
+        visitor.visit_enum(Variant { source: self.source, nesting, size: PhantomData::<V::Value> })
+    }
+}
+
+/// The fields of a struct, a tuple or an array.
+struct Fields<'a, 'de> {
+    source: &'a mut Source<'de>,
+    nesting: Nesting,
+    around: usize,
+    left: usize,
+    /// Bytes of the whole that are not yet used by fields.
+    room: usize,
+}
+
+impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let place = size_of::<S::Value>();
+        match self.room.checked_sub(place) {
+            Some(room) => self.room = room,
+            // It goes elsewhere, such as into a vector.
+            None => self.source.charge(1, place)?,
+        }
+        let (nesting, around) = (self.nesting, self.around);
+        seed.deserialize(Value { source: self.source, nesting, place, around }).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// The elements of a sequence, or the keys of a map.
+struct Elements<'a, 'de> {
+    source: &'a mut Source<'de>,
+    nesting: Nesting,
+    left: usize,
+    /// Bytes that are charged for each element. One is: it is bounded with the number of elements.
+    charged: usize,
+}
+
+impl<'de> Elements<'_, 'de> {
+    /// Makes sure that elements of this size are charged, the ones to come included.
+    #[inline]
+    fn charge(&mut self, size: usize) -> Result<()> {
+        if size > self.charged {
+            self.source.charge(self.left.saturating_add(1).max(LEAST_PLACES), size)?;
+            self.charged = size;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn value(&mut self, place: usize) -> Value<'_, 'de> {
+        let nesting = Nesting { reserving: self.nesting.reserving.saturating_sub(1), ..self.nesting };
+        Value { source: self.source, nesting, place, around: usize::MAX }
+    }
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        self.charge(size_of::<S::Value>())?;
+        seed.deserialize(self.value(size_of::<S::Value>())).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.source.hint(self.left, self.nesting)
+    }
+}
+
+/// The entries of a map.
+struct Entries<'a, 'de> {
+    keys: Elements<'a, 'de>,
+    /// Bytes that are charged for each value.
+    charged: usize,
+}
+
+impl<'de> MapAccess<'de> for Entries<'_, 'de> {
+    type Error = Error;
+
+    #[inline]
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
+        self.keys.next_element_seed(seed)
+    }
+
+    #[inline]
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
+        let size = size_of::<S::Value>();
+        if size > self.charged {
+            self.keys.source.charge(self.keys.left.saturating_add(1).max(LEAST_PLACES), size)?;
+            self.charged = size;
+        }
+        seed.deserialize(self.keys.value(size))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        self.keys.size_hint()
+    }
+}
+
+/// A variant of the enum `T`.
+struct Variant<'a, 'de, T> {
+    source: &'a mut Source<'de>,
+    nesting: Nesting,
+    size: PhantomData<T>,
+}
+
+impl<'a, 'de, T> EnumAccess<'de> for Variant<'a, 'de, T> {
+    type Error = Error;
+    type Variant = Self;
+
+    #[inline]
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self)> {
+        let index: u32 = self.source.read(|postcard| de::Deserialize::deserialize(postcard))?;
+        let variant = seed.deserialize(IntoDeserializer::<Error>::into_deserializer(index))?;
+        Ok((variant, self))
+    }
+}
+
+impl<'a, 'de, T> Variant<'a, 'de, T> {
+    #[inline]
+    fn content(self) -> Value<'a, 'de> {
+        Value { source: self.source, nesting: self.nesting, place: size_of::<T>(), around: usize::MAX }
+    }
+}
+
+impl<'de, T> VariantAccess<'de> for Variant<'_, 'de, T> {
+    type Error = Error;
+
+    #[inline]
+    fn unit_variant(self) -> Result<()> {
+        Ok(())
+    }
+
+    #[inline]
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value> {
+        let mut content = self.content();
+        content.fit::<S::Value>()?;
+        seed.deserialize(Value { place: size_of::<S::Value>(), ..content })
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.content().fields(len, visitor)
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value> {
+        self.content().fields(fields.len(), visitor)
+    }
+}
