@@ -233,6 +233,7 @@ fn asks_of_a_client_fail_as_any_others_do() {
             });
             let AskError::Timeout { target, setting, .. } = late else { panic!("{late:?}") };
             assert!(target.contains("guest@client:") && setting.contains("ask_within"), "{target}, {setting}");
+            assert!(target.contains("(\"client\" from 127.0.0.1:"), "{target}");
             timed.expect(Event::Entered);
             timed.expect(Event::Dropped);
             let asking = on(&server, from, {

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod connection_id;
 mod deadlines;
 pub mod errors;
+pub mod fences;
 pub mod handoff;
 pub mod keepalive;
 pub mod outbox;

@@ -108,6 +108,10 @@ pub struct Outbox {
     pub wanted_core: Option<u16>,
     /// On whose word the peer is connected to.
     pub standing: Arc<Standing>,
+    /// How many connections have introduced themselves for it.
+    pub introduced: u64,
+    /// A peer that does not listen, for people: its name and where its socket is, as far as known.
+    pub node: Option<Arc<str>>,
     /// The way to the peer.
     pub link: Link,
     /// Frames that wait for the link.
@@ -140,6 +144,8 @@ impl Outbox {
             address: peer.address().clone(),
             wanted_core: peer.wanted_core(),
             standing: peer.standing().clone(),
+            introduced: 0,
+            node: None,
             link: Link::Down,
             waiting: Vec::new(),
             names: Vec::new(),
@@ -218,8 +224,16 @@ impl Outbox {
     /// `name@address`, for people.
     pub fn describe(&self, index: u32) -> Arc<str> {
         match self.names.get(index as usize) {
-            Some(Some(name)) => format!("{}@{}", name.name, self.address).into(),
-            _ => self.address.clone(),
+            Some(Some(name)) => format!("{}@{}", name.name, self.describe_peer()).into(),
+            _ => self.describe_peer(),
+        }
+    }
+
+    /// The peer, for people: its address, or what is known of it if it does not listen.
+    pub fn describe_peer(&self) -> Arc<str> {
+        match &self.node {
+            Some(node) => format!("{} ({node})", self.address).into(),
+            None => self.address.clone(),
         }
     }
 

@@ -204,6 +204,8 @@ mod tests {
             incarnation: 1,
             name: "n".into(),
             advertised: None,
+            token: None,
+            outbox: None,
         };
         hello.encode(&mut out);
         for (i, &size) in sizes.iter().enumerate() {

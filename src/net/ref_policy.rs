@@ -151,9 +151,11 @@ fn is_host_of(host: &str, address: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::net::connection_id::ConnectionId;
-    use crate::net::roster::Roster;
+    use crate::net::roster::{Arrival, Memory, Roster};
     use crate::wire::handshake::Hello;
 
     fn peer(remote: &str) -> Peer {
@@ -165,9 +167,13 @@ mod tests {
             incarnation: 1,
             name: "n".into(),
             advertised: None,
+            token: None,
+            outbox: None,
         };
         let remote = remote.parse().map_or(Remote::Unix, Remote::Tcp);
-        Roster::default().enter(0, ConnectionId { slot: 0, generation: 0 }, remote, &hello, true)
+        let connection = ConnectionId { slot: 0, generation: 0 };
+        let arrival = Arrival { core: 0, connection, remote, hello: &hello, accepted: true, now: 0, fresh: 2 };
+        Roster::new(1, 1, Memory { nodes: 1, time: Duration::ZERO }).enter(&arrival).unwrap().peer
     }
 
     #[track_caller]

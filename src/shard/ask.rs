@@ -199,7 +199,7 @@ impl Shard {
         // Named first: to encode and to drop a message is the user's code, which may ask, or panic.
         let reserved = Reserved::new(self);
         let via = self.send_to_peer(to, reserved.1.0, message, limit);
-        let via = via.map_err(|refusal| refusal.into_ask(to.describe()))?;
+        let via = via.map_err(|refusal| refusal.into_ask(self.describe_named(to)))?;
         self.count(|counters| counters.asks_peer += 1);
         Ok(reserved.enter(waiter, limit.asked::<M>(via), limit.deadline))
     }
@@ -215,9 +215,15 @@ impl Shard {
     fn name_of(&self, to: &Destination) -> Arc<str> {
         match to {
             Destination::Env { id, .. } => self.describe(&Via::Env { id: *id, core: self.core }),
-            Destination::Peer { peer, name, .. } => format!("{name}@{}", peer.address()).into(),
+            Destination::Peer { peer, name, .. } => format!("{name}@{}", self.describe_peer(peer)).into(),
             Destination::Forbidden { address, name, .. } => format!("{name}@{address}").into(),
         }
+    }
+
+    /// `name@address`, for people.
+    #[cold]
+    pub(super) fn describe_named(&self, to: &Named<'_>) -> Arc<str> {
+        format!("{}@{}", to.name, self.describe_peer(to.peer)).into()
     }
 
     /// How long an ask may take.
@@ -424,13 +430,6 @@ pub(super) struct Named<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) index: u32,
     pub(super) key: Option<u16>,
-}
-
-impl Named<'_> {
-    /// `name@address`, for people.
-    pub(super) fn describe(&self) -> Arc<str> {
-        format!("{}@{}", self.name, self.peer.address()).into()
-    }
 }
 
 #[inline]

@@ -50,6 +50,11 @@ pub struct Config {
     pub deferred: usize,
     /// Connections per core, both directions: 10,240. Further ones are closed at once, or not opened.
     pub connections: usize,
+    /// Nodes that have no connection left and whose identity is kept for when they come back: 65,536. Of a further one the
+    /// identity is forgotten: whoever claims it next has it.
+    pub absent_nodes: usize,
+    /// How long the identity of such a node is kept: 1 h.
+    pub absent_for: Duration,
     /// Tasks and endpoints per core: 1,048,576.
     pub tasks: usize,
     /// Messages that a lane from one core to another holds: 1,024, at most 2^20. Their bytes are bounded by `inbox_bytes`.
@@ -130,6 +135,8 @@ impl Default for Config {
             pending_asks: 65_536,
             deferred: 65_536,
             connections: 10_240,
+            absent_nodes: 65_536,
+            absent_for: Duration::from_secs(3600),
             tasks: 1 << 20,
             lane_messages: 1024,
             lane_overflow: 65_536,

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use super::node::{Injected, random};
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::call::Origin;
@@ -12,6 +13,7 @@ use crate::net::connection::{Connection, End, Phase, Role};
 use crate::net::connection_id::ConnectionId;
 use crate::net::reader::{ProtocolError, Reader};
 use crate::net::remote::Remote;
+use crate::net::roster::{Arrival, Arrived};
 use crate::wire::frame::Frame;
 use crate::wire::handshake::{Hello, HelloError, VERSION};
 
@@ -70,18 +72,20 @@ impl Shard {
     }
 
     fn write_hello(&self, connection: &mut Connection) {
-        let hello = Hello {
+        let mut hello = Hello {
             versions: (VERSION, VERSION),
             max_frame: self.node.config.max_frame,
             cores: self.node.core_count(),
-            wanted_core: match connection.role {
-                Role::Accepted => None,
-                Role::Dialled { peer } => self.wanted_core(peer),
-            },
+            wanted_core: None,
             incarnation: self.node.incarnation,
             name: self.node.name.clone(),
             advertised: self.node.advertised.get().cloned(),
+            token: None,
+            outbox: None,
         };
+        if let Role::Dialled { peer } = connection.role {
+            self.introduce(&mut hello, peer, connection.remote);
+        }
         hello.encode(connection.writer.buffer(&mut self.spares.borrow_mut()));
         self.mark_dirty(connection);
     }
@@ -208,10 +212,21 @@ impl Shard {
     pub(super) fn open(&self, id: ConnectionId, hello: &Hello) {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id) else { return };
+        let arrival = Arrival {
+            core: self.core,
+            connection: id,
+            remote: connection.remote,
+            hello,
+            accepted: connection.role == Role::Accepted,
+            now: self.clock(),
+            fresh: random(),
+        };
+        let Ok(Arrived { peer, displaced }) = self.node.roster.enter(&arrival) else {
+            drop(connections);
+            return self.close_displaced(id);
+        };
         connection.phase = Phase::Open;
         connection.peer_max_frame = hello.max_frame;
-        let routed = connection.role == Role::Accepted;
-        let peer = self.node.roster.enter(self.core, id, connection.remote, hello, routed);
         connection.peer = Some(peer.clone());
         self.tell(&Event::Connected(peer));
         self.begin_keepalive(connection);
@@ -221,8 +236,29 @@ impl Shard {
             Role::Dialled { peer } => {
                 let refused = self.link_up(peer, connection, hello);
                 drop(connections);
-                self.refuse_too_large(refused, hello);
+                return self.refuse_too_large(refused, hello);
             }
+        }
+        drop(connections);
+        if let Some((core, old)) = displaced {
+            self.displace(core, old);
+        }
+    }
+
+    /// Closes a connection whose peer has connected anew, on the core that owns it. It has been fenced: what it brings until
+    /// then is dropped.
+    fn displace(&self, core: u16, old: ConnectionId) {
+        if core == self.core {
+            return self.close_displaced(old);
+        }
+        let job = Box::new(move |shard: &Rc<Shard>| shard.close_displaced(old));
+        self.node.cores[usize::from(core)].inject_always(Injected::Job(job));
+    }
+
+    fn close_displaced(&self, id: ConnectionId) {
+        if self.connections.borrow_mut().get(id).is_some_and(|c| c.phase != Phase::Closing) {
+            self.count(|counters| counters.connections_displaced += 1);
+            self.close(id, "its peer has connected anew in its stead", End::Failed);
         }
     }
 
@@ -354,8 +390,8 @@ impl Shard {
             tracing::warn!(peer = %connection.remote, cause, "closed a connection");
         }
         let peer = connection.peer.clone();
-        if peer.is_some() {
-            self.node.roster.leave(self.core, id);
+        if peer.is_some() && !self.node.roster.leave(self.core, id, self.clock()) {
+            self.count(|counters| counters.nodes_forgotten += 1);
         }
         self.act(Action::Close(id));
         let serves = std::mem::take(&mut connection.serves);

@@ -124,6 +124,12 @@ counters! {
     protocol_errors,
     /// Connections closed at once, or not opened, since there were too many (`Config::connections`).
     connections_refused,
+    /// Connections closed since their peer had connected anew in their stead.
+    connections_displaced,
+    /// Requests of such connections that were dropped, since the new one may have brought others already.
+    requests_fenced,
+    /// Nodes that left and whose identity was forgotten at once (`Config::absent_nodes`).
+    nodes_forgotten,
     /// Times that reading stopped since the peer did not read its answers.
     reads_paused,
     /// Connections closed since far too much waited for a peer that did not read.

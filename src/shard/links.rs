@@ -15,9 +15,9 @@ use crate::net::errors::AskError;
 use crate::net::outbox::{Link, Outbox, count_one_way, release};
 use crate::net::peer::{IndexHold, NameClass, Peer};
 use crate::net::ref_policy::is_inward;
-use crate::net::remote::DialTo;
+use crate::net::remote::{DialTo, Remote};
 use crate::wire::frame::{EndpointId, Resolved};
-use crate::wire::handshake::Hello;
+use crate::wire::handshake::{Hello, OutboxTag};
 
 /// How often a forgotten outbox is looked at until nothing is under way in it.
 const FORGOTTEN_CHECK: Duration = Duration::from_secs(1);
@@ -153,9 +153,29 @@ impl Shard {
         true
     }
 
-    /// The core of the peer that connections from this outbox should come to.
-    pub(super) fn wanted_core(&self, peer: u32) -> Option<u16> {
-        self.outboxes.borrow().get(peer as usize)?.as_ref()?.wanted_core
+    /// Adds to a hello what it says for an outbox: the core of the peer that it wants, the token for the peer's address,
+    /// and which of the outbox's connections this is.
+    pub(super) fn introduce(&self, hello: &mut Hello, peer: u32, remote: Remote) {
+        let mut outboxes = self.outboxes.borrow_mut();
+        let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
+        outbox.introduced += 1;
+        hello.wanted_core = outbox.wanted_core;
+        // One host may have several names: the address counts that they stand for.
+        hello.token = Some(match remote {
+            Remote::Tcp(address) => self.node.tokens.of(&address.to_string()),
+            Remote::Unix => self.node.tokens.of(&outbox.address),
+        });
+        let id = outbox.serial << 16 | u64::from(self.core);
+        hello.outbox = Some(OutboxTag { id, ordinal: outbox.introduced });
+    }
+
+    /// The peer of a ref, for people.
+    #[cold]
+    pub(super) fn describe_peer(&self, peer: &Peer) -> Arc<str> {
+        let outboxes = self.outboxes.borrow();
+        let outbox = outboxes.get(peer.index() as usize).and_then(Option::as_ref);
+        let outbox = outbox.filter(|outbox| outbox.serial == peer.serial());
+        outbox.map_or_else(|| peer.address().clone(), Outbox::describe_peer)
     }
 
     /// Arms the one timer of an outbox.
@@ -240,7 +260,7 @@ impl Shard {
             outbox.link = Link::Down;
             let lost = outbox.link_lost();
             self.count(|counters| counters.sends_lost += lost);
-            outbox.address.clone()
+            outbox.describe_peer()
         };
         tracing::info!(peer = %address, cause, "a connection ended");
         self.end_asks_of(peer, AskError::Disconnected { peer: address, cause: cause.into() });

@@ -40,4 +40,5 @@ pub mod spawn;
 #[cfg(test)]
 mod stage;
 pub mod timeouts;
+mod tokens;
 mod wakes;

@@ -17,6 +17,7 @@ use super::placement::HandedOver;
 use super::resolver::{self, Found, Lookup, NameWaiter, Resolver};
 use super::shard::Shard;
 use super::socket_file::SocketFile;
+use super::tokens::Tokens;
 use crate::dispatch::directory::{Directory, Place};
 use crate::executor::key::WakeKey;
 use crate::executor::waker::RemoteWake;
@@ -25,7 +26,7 @@ use crate::mesh::lane::LaneReceiver;
 use crate::mesh::park::ParkFlag;
 use crate::net::peer::{NameClass, Peers};
 use crate::net::ref_policy::RefPolicy;
-use crate::net::roster::Roster;
+use crate::net::roster::{Memory, Roster};
 use crate::ring::{Capabilities, RingWaker};
 use crate::wire::frame::EndpointId;
 
@@ -159,6 +160,8 @@ pub struct Node {
     pub capabilities: Capabilities,
     /// Tells two runs of a node apart.
     pub incarnation: u64,
+    /// By what it proves that it is itself.
+    pub(super) tokens: Tokens,
     /// Where the node listens, in the words that peers use; empty in client mode.
     pub advertised: OnceLock<String>,
     /// Its endpoints' names.
@@ -247,7 +250,12 @@ impl Node {
                 incarnation: random(),
                 advertised: OnceLock::new(),
                 directory: Arc::default(),
-                roster: Roster::default(),
+                roster: Roster::new(
+                    cores,
+                    config.connections,
+                    Memory { nodes: config.absent_nodes, time: config.absent_for },
+                ),
+                tokens: Tokens::new(),
                 peers: Peers::new(move |hold, serial| {
                     if let Some(node) = weak.upgrade() {
                         let hold = hold.clone();

@@ -112,7 +112,11 @@ impl Shard {
             return ClientWay::Through(route.clone());
         }
         outbox.relay = None;
-        match self.node.roster.route_to(node, self.core) {
+        let route = self.node.roster.route_to(node, self.core);
+        if let Some(route) = &route {
+            outbox.node = Some(route.node.clone());
+        }
+        match route {
             Some(route) if route.core != self.core => {
                 outbox.relay = Some(route.clone());
                 ClientWay::Through(route)
@@ -155,20 +159,20 @@ impl Shard {
         let linked = route.is_open() && matches!(self.way_to_client(&to, peer.client().unwrap_or(0)), ClientWay::Own);
         if !linked {
             let cause = "it ended before the message was sent".into();
-            return Err(AskError::Disconnected { peer: peer.address().clone(), cause });
+            return Err(AskError::Disconnected { peer: self.describe_peer(&peer), cause });
         }
         // Only lent: its drop is the user's code, and comes when no table is borrowed.
         let encode = |out: &mut Vec<u8>| (kind.encode)(&message, out);
         if asker.request == 0 {
             let written = self.write_request(&to, 0, kind.id, None, encode);
-            return written.map(drop).map_err(|refusal| refusal.into_ask(to.describe()));
+            return written.map(drop).map_err(|refusal| refusal.into_ask(self.describe_named(&to)));
         }
         self.check_pending().map_err(|error| *error)?;
         let left = u32::try_from((asker.limit.deadline - self.clock()) / 1000).ok();
         let deadline = asker.limit.deadline.saturating_add(GRACE_NS);
         let reserved = Reserved::new(self);
         let written = self.write_request(&to, reserved.1.0, kind.id, left, encode);
-        let number = written.map_err(|refusal| refusal.into_ask(to.describe()))?;
+        let number = written.map_err(|refusal| refusal.into_ask(self.describe_named(&to)))?;
         let asked = Asked {
             via: Via::Peer { peer: peer.index(), name: index, key: chosen, number },
             kind: kind.ask,

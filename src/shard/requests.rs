@@ -102,6 +102,9 @@ impl Shard {
         arrived: u64,
         path: &Rc<dyn ReplyPath>,
     ) {
+        if self.node.roster.is_fenced(self.core, id) {
+            return self.count(|counters| counters.requests_fenced += 1);
+        }
         self.count(|counters| counters.requests_in += 1);
         let deadline = head.deadline_us.map_or(NO_DEADLINE, |us| arrived + u64::from(us) * 1000);
         let mut call = Call { origin: Origin::Peer(id), request: head.request, deadline, resolved: None };
@@ -214,6 +217,12 @@ impl Shard {
         }
     }
 
+    /// Whether a request was passed on that came over a connection whose peer has connected anew.
+    #[inline]
+    fn has_been_fenced(&self, call: &Call) -> bool {
+        matches!(call.origin, Origin::Passed { core, connection } if self.node.roster.is_fenced(core, connection))
+    }
+
     /// Whether a handler may run before what was sent behind its message is looked at, such as its cancellation: not
     /// on an isolated core, where it may block.
     #[inline]
@@ -223,6 +232,10 @@ impl Shard {
 
     fn on_lane_item(&self, item: LaneItem, path: &Rc<dyn ReplyPath>) {
         match item {
+            LaneItem::Request { call, bytes, .. } if self.has_been_fenced(&call) => {
+                self.spares.borrow_mut().give(bytes);
+                self.count(|counters| counters.requests_fenced += 1);
+            }
             LaneItem::Request { endpoint, call, message, bytes } => {
                 self.dispatcher.deliver_passed(endpoint, call, message, bytes, self.handles_at_once(), path);
             }

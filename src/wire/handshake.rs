@@ -14,8 +14,33 @@ pub const MAGIC: [u8; 8] = *b"rngpost\x1a";
 pub const VERSION: u16 = 1;
 /// Longest hello in bytes.
 pub const MAX_HELLO: usize = 4096;
+/// Type of the feature record with the dialler's [`Token`].
+const TOKEN: u16 = 1;
+/// Type of the feature record with the dialler's [`OutboxTag`].
+const OUTBOX: u16 = 2;
 /// The fixed part of a hello: magic, length, versions, limits, incarnation and string lengths.
 const FIXED: usize = 40;
+
+/// What proves that two connections come from the same run of a node: a random number that the node has drawn for this
+/// address of an acceptor, and shows nobody else.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub [u8; 16]);
+
+impl fmt::Debug for Token {
+    // Logs are read by others than the two nodes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// Which of the dialler's outboxes a connection serves. An outbox has one connection at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutboxTag {
+    /// Unique in one run of the dialler.
+    pub id: u64,
+    /// Grows with each connection of the outbox.
+    pub ordinal: u64,
+}
 
 /// What a node tells about itself when a connection opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +59,10 @@ pub struct Hello {
     pub name: String,
     /// Where the node listens, as `host:port` or `unix:/path`, if it does.
     pub advertised: Option<String>,
+    /// The dialler's token for the acceptor; none in an answer.
+    pub token: Option<Token>,
+    /// The outbox that the dialler has opened the connection for; none in an answer.
+    pub outbox: Option<OutboxTag>,
 }
 
 /// Why bytes are no hello, or none that this node can work with.
@@ -96,7 +125,14 @@ impl Hello {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let cut = |text: &str| text[..text.floor_char_boundary(1024)].to_owned();
         let (name, advertised) = (cut(&self.name), self.advertised.as_deref().map(cut).unwrap_or_default());
-        let length = FIXED + name.len() + advertised.len();
+        let mut features = Vec::new();
+        if let Some(Token(token)) = &self.token {
+            write_feature(&mut features, TOKEN, token);
+        }
+        if let Some(outbox) = self.outbox {
+            write_feature(&mut features, OUTBOX, &[outbox.id.to_le_bytes(), outbox.ordinal.to_le_bytes()].concat());
+        }
+        let length = FIXED + name.len() + advertised.len() + features.len();
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&(length as u16).to_le_bytes());
         out.extend_from_slice(&self.versions.0.to_le_bytes());
@@ -111,12 +147,12 @@ impl Hello {
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(advertised.as_bytes());
+        out.extend_from_slice(&features);
     }
 
     /// Reads the hello at the front of `bytes` and tells how many bytes it took; `None` while it is incomplete.
     ///
-    /// Feature records may follow the two strings inside of the hello's length; those that this version does not
-    /// know are skipped, and it knows none.
+    /// Feature records may follow the two strings inside of the hello's length; unknown ones are skipped.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Hello, usize)>, HelloError> {
         let seen = bytes.len().min(MAGIC.len());
         if bytes[..seen] != MAGIC[..seen] {
@@ -147,6 +183,7 @@ impl Hello {
         }
         let mut incarnation = [0; 8];
         incarnation.copy_from_slice(&bytes[24..32]);
+        let features = read_features(&bytes[FIXED + name_length + advertised_length..length])?;
         let hello = Hello {
             versions,
             cores: u16_at(14),
@@ -155,20 +192,49 @@ impl Hello {
             incarnation: u64::from_le_bytes(incarnation),
             name: text(FIXED, name_length)?,
             advertised: Some(advertised).filter(|address| !address.is_empty()),
+            token: features.token,
+            outbox: features.outbox,
         };
-        check_features(&bytes[FIXED + name_length + advertised_length..length])?;
         Ok(Some((hello, length)))
     }
 }
 
-/// Walks the feature records (type, length, value) without knowing any.
-fn check_features(mut records: &[u8]) -> Result<(), HelloError> {
+/// The feature records that are known.
+#[derive(Default)]
+struct Features {
+    token: Option<Token>,
+    outbox: Option<OutboxTag>,
+}
+
+fn write_feature(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    out.extend_from_slice(&kind.to_le_bytes());
+    out.extend_from_slice(&(value.len() as u16).to_le_bytes());
+    out.extend_from_slice(value);
+}
+
+/// Reads the feature records: type, length, value. The last one of a type counts.
+fn read_features(mut records: &[u8]) -> Result<Features, HelloError> {
+    let mut features = Features::default();
     while !records.is_empty() {
         let bad = HelloError::Malformed("a feature record leaves it");
         let (head, rest) = records.split_first_chunk::<4>().ok_or(bad.clone())?;
-        records = rest.get(u16::from_le_bytes([head[2], head[3]]) as usize..).ok_or(bad)?;
+        let length = u16::from_le_bytes([head[2], head[3]]) as usize;
+        let (value, rest) = rest.split_at_checked(length).ok_or(bad)?;
+        match u16::from_le_bytes([head[0], head[1]]) {
+            TOKEN => features.token = Some(Token(sixteen(value)?)),
+            OUTBOX => {
+                let both = u128::from_le_bytes(sixteen(value)?);
+                features.outbox = Some(OutboxTag { id: both as u64, ordinal: (both >> 64) as u64 });
+            }
+            _ => {}
+        }
+        records = rest;
     }
-    Ok(())
+    Ok(features)
+}
+
+fn sixteen(value: &[u8]) -> Result<[u8; 16], HelloError> {
+    value.try_into().map_err(|_| HelloError::Malformed("a token or outbox record is not 16 bytes long"))
 }
 
 #[cfg(test)]
@@ -184,6 +250,8 @@ mod tests {
             incarnation: 0x0102_0304_0506_0708,
             name: "bank".into(),
             advertised: Some("127.0.0.1:7077".into()),
+            token: Some(Token([7; 16])),
+            outbox: Some(OutboxTag { id: 5, ordinal: 9 }),
         }
     }
 
@@ -195,7 +263,8 @@ mod tests {
 
     #[test]
     fn a_hello_survives_the_trip_whole_and_in_pieces() {
-        for hello in [hello(), Hello { wanted_core: None, advertised: None, name: String::new(), ..hello() }] {
+        let answer = Hello { token: None, outbox: None, ..hello() };
+        for hello in [hello(), answer, Hello { wanted_core: None, advertised: None, name: String::new(), ..hello() }] {
             let mut all = bytes(&hello);
             let length = all.len();
             for cut in 0..length {
@@ -224,6 +293,20 @@ mod tests {
         assert_eq!(Hello::decode(&all), Ok(Some((hello(), length as usize))));
         all[length as usize - 2] = 1;
         assert!(matches!(Hello::decode(&all), Err(HelloError::Malformed(_))));
+    }
+
+    #[test]
+    fn the_records_of_a_dialler_have_these_bytes_and_no_others() {
+        let all = bytes(&Hello { name: String::new(), advertised: None, ..hello() });
+        let mut records = vec![1, 0, 16, 0];
+        records.extend([7; 16]);
+        records.extend([2, 0, 16, 0, 5, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!((all[8], &all[40..]), (80, &records[..]));
+        for at in [42, 62] {
+            let mut short = all.clone();
+            short[at] = 15;
+            assert!(matches!(Hello::decode(&short), Err(HelloError::Malformed(_))), "{at}");
+        }
     }
 
     #[test]

@@ -17,19 +17,25 @@ pub(crate) fn hello() -> Vec<u8> {
     hello_to(None)
 }
 
-/// The first bytes of a peer that would like to talk to this core.
-pub(crate) fn hello_to(wanted_core: Option<u16>) -> Vec<u8> {
-    let hello = Hello {
+/// What a peer says first.
+pub(crate) fn introduction() -> Hello {
+    Hello {
         versions: (VERSION, VERSION),
         max_frame: 16 << 20,
         cores: 1,
-        wanted_core,
+        wanted_core: None,
         incarnation: 77,
         name: "raw".into(),
         advertised: None,
-    };
+        token: None,
+        outbox: None,
+    }
+}
+
+/// The first bytes of a peer that would like to talk to this core.
+pub(crate) fn hello_to(wanted_core: Option<u16>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    hello.encode(&mut bytes);
+    Hello { wanted_core, ..introduction() }.encode(&mut bytes);
     bytes
 }
 
@@ -92,10 +98,22 @@ impl RawPeer {
 
     /// Connects and says hello to this core.
     pub(crate) fn greet_core(to: SocketAddr, wanted: Option<u16>) -> RawPeer {
+        RawPeer::greet_as(to, &Hello { wanted_core: wanted, ..introduction() })
+    }
+
+    /// Connects and says this hello.
+    pub(crate) fn greet_as(to: SocketAddr, hello: &Hello) -> RawPeer {
         let mut peer = RawPeer::connect(to);
-        peer.stream.write_all(&hello_to(wanted)).unwrap();
-        assert!(peer.next(|incoming| matches!(incoming, Incoming::Hello(_))), "the first thing is a hello");
+        peer.say_hello(hello);
         peer
+    }
+
+    /// Says this hello and waits for the answer.
+    pub(crate) fn say_hello(&mut self, hello: &Hello) {
+        let mut bytes = Vec::new();
+        hello.encode(&mut bytes);
+        self.stream.write_all(&bytes).unwrap();
+        assert!(self.next(|incoming| matches!(incoming, Incoming::Hello(_))), "the first thing is a hello");
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -1,0 +1,153 @@
+use super::*;
+use crate::wire::handshake::OutboxTag;
+
+const MEMORY: Memory = Memory { nodes: 2, time: Duration::from_nanos(100) };
+
+fn roster() -> Roster {
+    Roster::new(4, 64, MEMORY)
+}
+
+fn hello(incarnation: u64) -> Hello {
+    Hello {
+        versions: (1, 1),
+        max_frame: 4096,
+        cores: 1,
+        wanted_core: None,
+        incarnation,
+        name: "n".into(),
+        advertised: None,
+        token: None,
+        outbox: None,
+    }
+}
+
+/// With this token, from the connection of an outbox with this id and ordinal.
+fn known(incarnation: u64, token: u8, (id, ordinal): (u64, u64)) -> Hello {
+    Hello { token: Some(Token([token; 16])), outbox: Some(OutboxTag { id, ordinal }), ..hello(incarnation) }
+}
+
+fn id(slot: u32) -> ConnectionId {
+    ConnectionId { slot, generation: 0 }
+}
+
+fn arrive(roster: &Roster, core: u16, slot: u32, hello: &Hello, now: u64) -> Result<Arrived, Superseded> {
+    let (connection, fresh) = (id(slot), 1000 + u64::from(slot));
+    roster.enter(&Arrival { core, connection, remote: Remote::Unix, hello, accepted: true, now, fresh })
+}
+
+fn dial(roster: &Roster, slot: u32, hello: &Hello) -> Peer {
+    let (connection, fresh) = (id(slot), 1000 + u64::from(slot));
+    let arrival = Arrival { core: 0, connection, remote: Remote::Unix, hello, accepted: false, now: 0, fresh };
+    roster.enter(&arrival).unwrap().peer
+}
+
+fn over(roster: &Roster, node: u64, core: u16) -> Option<(u16, u32)> {
+    roster.route_to(node, core).map(|route| (route.core, route.connection.slot))
+}
+
+#[test]
+fn a_node_is_reached_over_its_open_connections_the_own_core_first() {
+    let roster = roster();
+    let first = arrive(&roster, 1, 7, &known(42, 1, (1, 1)), 0).unwrap().peer;
+    let second = arrive(&roster, 0, 7, &known(42, 1, (2, 1)), 0).unwrap().peer;
+    let other = dial(&roster, 8, &hello(43));
+    assert!(first != second && first.node_id() == second.node_id() && second != other);
+    assert_eq!((first.connections(), other.connections()), (2, 1));
+    assert_eq!(roster.peer(0, id(7)), Some(second.clone()));
+    assert_eq!(over(&roster, 43, 0), None, "nobody is asked over a connection that we opened");
+    assert_eq!([0, 1, 2].map(|core| over(&roster, 42, core)), [Some((0, 7)), Some((1, 7)), Some((1, 7))]);
+    let route = roster.route_to(42, 1).unwrap();
+    assert_eq!(&*route.node, "\"n\" from a process behind a Unix socket");
+    assert!(roster.leave(1, id(7), 0) && !route.is_open());
+    assert_eq!((first.connections(), over(&roster, 42, 1)), (1, Some((0, 7))));
+    assert!(roster.leave(0, id(7), 0));
+    assert_eq!((second.connections(), over(&roster, 42, 0), roster.peer(0, id(7))), (0, None, None));
+}
+
+#[test]
+fn whoever_claims_an_incarnation_without_its_token_is_another_node() {
+    let roster = roster();
+    let first = arrive(&roster, 0, 1, &known(42, 1, (1, 1)), 0).unwrap().peer;
+    // With another token, twice the same, and without one.
+    let claims = [known(42, 2, (1, 9)), known(42, 2, (2, 9)), hello(42), hello(42)];
+    let claimants: Vec<_> = (2..)
+        .zip(&claims)
+        .map(|(slot, hello)| arrive(&roster, 1, slot, hello, 0).unwrap())
+        .inspect(|arrived| assert_eq!(arrived.displaced, None))
+        .map(|arrived| arrived.peer)
+        .collect();
+    assert_eq!(first.node_id(), 42);
+    assert_eq!(claimants.iter().map(Peer::node_id).collect::<Vec<_>>(), [1002, 1002, 1004, 1005]);
+    assert_eq!(claimants.iter().map(Peer::connections).collect::<Vec<_>>(), [2, 2, 1, 1]);
+    assert_eq!((first.connections(), over(&roster, 42, 1)), (1, Some((0, 1))), "the first one is undisturbed");
+    assert_eq!([1002, 1004, 1005].map(|node| over(&roster, node, 0)), [Some((1, 2)), Some((1, 4)), Some((1, 5))]);
+    assert!((2..6).all(|slot| roster.leave(1, id(slot), 0)));
+    assert_eq!(over(&roster, 1002, 0), None);
+    let table = roster.lock();
+    assert_eq!((table.nodes.len(), table.others.len()), (1, 0));
+}
+
+#[test]
+fn a_later_connection_of_an_outbox_displaces_the_one_before_and_an_earlier_one_comes_too_late() {
+    let roster = roster();
+    let arrived = |core, slot, outbox| arrive(&roster, core, slot, &known(42, 1, outbox), 0);
+    assert_eq!(arrived(0, 1, (5, 1)).unwrap().displaced, None);
+    assert_eq!(arrived(0, 2, (6, 1)).unwrap().displaced, None, "another outbox of the same node");
+    let old = roster.route_to(42, 0).unwrap();
+    assert!(!roster.is_fenced(0, id(1)));
+    assert_eq!(arrived(1, 3, (5, 3)).unwrap().displaced, Some((0, id(1))));
+    assert!(roster.is_fenced(0, id(1)) && !roster.is_fenced(0, id(2)) && !old.is_open());
+    assert_eq!([0, 1].map(|core| over(&roster, 42, core)), [Some((0, 2)), Some((1, 3))]);
+    // Given up by its dialler, and accepted only now.
+    assert_eq!(arrived(2, 4, (5, 2)).unwrap_err(), Superseded);
+    assert_eq!(arrived(2, 4, (5, 3)).unwrap_err(), Superseded);
+    assert_eq!(roster.peer(1, id(3)).unwrap().connections(), 3, "the old one is still to be closed");
+    assert!(roster.leave(0, id(1), 0));
+    assert_eq!(
+        arrived(0, 6, (5, 4)).unwrap().displaced,
+        Some((1, id(3))),
+        "its end did not make the new one forgotten"
+    );
+    assert_eq!(arrived(0, 7, (5, 5)).unwrap().displaced, Some((0, id(6))));
+    assert!(!roster.is_fenced(0, id(6)), "it is closed before its successor is read");
+}
+
+#[test]
+fn a_node_that_has_left_is_remembered_for_a_while() {
+    let roster = roster();
+    let come = |hello: &Hello, now| arrive(&roster, 0, 1, hello, now).unwrap().peer;
+    let first = come(&known(42, 1, (1, 1)), 0);
+    assert!(roster.leave(0, id(1), 10));
+    assert_eq!(come(&known(42, 2, (1, 1)), 109).node_id(), 1001, "it is still remembered");
+    assert!(roster.leave(0, id(1), 109));
+    let back = come(&known(42, 1, (1, 2)), 109);
+    assert_eq!((back.node_id(), back.connections(), first.connections()), (42, 1, 0));
+    assert!(roster.leave(0, id(1), 120));
+    assert_eq!(come(&known(42, 2, (1, 1)), 220).node_id(), 42, "forgotten after its time");
+    assert_eq!(roster.lock().absent.len(), 0);
+}
+
+#[test]
+fn no_more_nodes_are_remembered_than_the_limit_says_and_those_without_a_token_never() {
+    let roster = roster();
+    let come_and_go = |hello: &Hello| {
+        arrive(&roster, 0, 1, hello, 0).unwrap();
+        roster.leave(0, id(1), 0)
+    };
+    assert_eq!([1, 2, 3].map(|node| come_and_go(&known(node, 1, (1, 1)))), [true, true, false]);
+    assert!(come_and_go(&hello(4)), "it is nothing to remember");
+    assert_eq!(roster.lock().nodes.len(), 2);
+    assert!(come_and_go(&known(1, 1, (1, 2))), "one of those that are remembered");
+}
+
+#[test]
+fn connections_in_both_directions_count_for_a_node_that_listens_alone() {
+    let roster = roster();
+    let listens = |hello: Hello| Hello { advertised: Some("h:1".into()), ..hello };
+    let there = dial(&roster, 1, &listens(hello(42)));
+    let back = arrive(&roster, 0, 2, &listens(known(42, 1, (1, 1))), 0).unwrap().peer;
+    assert_eq!((there.node_id(), back.node_id(), there.connections(), back.connections()), (42, 42, 2, 2));
+    let client = arrive(&roster, 0, 3, &known(43, 1, (1, 1)), 0).unwrap().peer;
+    let claims = dial(&roster, 4, &listens(hello(43)));
+    assert_eq!((client.node_id(), claims.node_id(), client.connections()), (43, 1004, 1));
+}
