@@ -23,10 +23,13 @@ impl EndingProgress {
 impl Core {
     /// Makes every step of the shutdown that is possible. Whether it is over for this core: all cores are done, or the
     /// deadline has passed.
+    #[inline]
     pub(super) fn has_ended(&mut self) -> bool {
-        if self.shard.closing.get().is_none() {
-            return false;
-        }
+        self.shard.closing.get().is_some() && self.advance_ending()
+    }
+
+    #[cold]
+    fn advance_ending(&mut self) -> bool {
         while let Some(next) = self.next_ending() {
             self.ending = EndingProgress(next);
             self.shard.node.reach(self.shard.core, next);
@@ -35,11 +38,13 @@ impl Core {
     }
 
     /// Whether the shutdown goes on without an event: this core must not park.
+    #[inline]
     pub(super) fn owes_ending(&self) -> bool {
         self.shard.closing.get().is_some() && (self.next_ending().is_some() || self.is_over())
     }
 
     /// The next step, if nothing is left that it waits for.
+    #[cold]
     fn next_ending(&self) -> Option<Ending> {
         let (shard, node) = (&self.shard, &self.shard.node);
         match self.ending.0 {
@@ -51,6 +56,7 @@ impl Core {
         }
     }
 
+    #[cold]
     fn is_over(&self) -> bool {
         let deadline = self.shard.closing.get().unwrap_or(u64::MAX);
         self.shard.node.all_reached(Ending::Clear) || self.shard.clock() >= deadline

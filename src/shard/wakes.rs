@@ -35,6 +35,10 @@ impl Core {
     /// Claims the wakes that are owed, for the enter that follows at once. True if there were any.
     #[inline]
     fn queue_wakes(&mut self) -> bool {
+        self.shard.owes_wakes() && self.queue_owed_wakes()
+    }
+
+    fn queue_owed_wakes(&mut self) -> bool {
         let (ring, mut any) = (&mut self.ring, false);
         self.shard.claim_wakes(|door, claim| {
             if let Some(waker) = door.waker.get() {
@@ -57,9 +61,6 @@ impl Shard {
     /// Claims the wake of each core that was sent something and sleeps.
     #[inline]
     fn claim_wakes(&self, mut issue: impl FnMut(&CoreDoor, WakeClaim<'_>)) {
-        if !self.owes_wakes() {
-            return;
-        }
         let mut lanes = self.lanes.borrow_mut();
         for core in lanes.unwoken.drain(..) {
             let door = &self.node.cores[usize::from(core)];
