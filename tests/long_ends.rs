@@ -3,11 +3,10 @@
 mod common;
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::task::Poll;
 
 use common::raw::{self, RawPeer, hello, request};
@@ -15,7 +14,7 @@ use common::{LIMIT, bounded, client, config, end, eventually, kind, server, serv
 use ringpost::net::reader::Incoming;
 use ringpost::wire::frame::Frame;
 use ringpost::{
-    CallContext, Config, Endpoint, HandleDeferred, HandlerError, Handlers, Peer, Replier, RpcEnv, message, spawn,
+    CallContext, Config, Endpoint, HandleDeferred, HandlerError, Handlers, Replier, RpcEnv, message, spawn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -164,54 +163,5 @@ fn a_shutdown_amid_a_long_end_leaves_nothing_behind() {
         of_core.recv_timeout(LIMIT).unwrap();
         end(&env);
         drop(watching);
-    });
-}
-
-/// Hands on who connects.
-struct Listener(Sender<Peer>);
-
-impl Endpoint for Listener {
-    fn handlers(handlers: &mut Handlers<Self>) {
-        handlers.events();
-    }
-
-    async fn on_connected(&mut self, peer: &Peer) {
-        let _ = self.0.send(peer.clone());
-    }
-}
-
-#[test]
-fn connections_that_end_at_the_same_time_end_over_many_turns() {
-    const CONNECTIONS: usize = 400;
-    bounded(|| {
-        let env = server(1);
-        let (give, given) = channel();
-        env.register("listener", move || Listener(give)).unwrap();
-        let raw: Vec<_> = (0..CONNECTIONS).map(|_| RawPeer::greet(address(&env))).collect();
-        // By their nodes, each of which knows how many connections it has.
-        let peers = (0..CONNECTIONS).map(|_| given.recv_timeout(LIMIT).unwrap());
-        let nodes: HashMap<u64, Peer> = peers.map(|peer| (peer.node_id(), peer)).collect();
-        eventually(&env, "the connections", |now| now.connections == CONNECTIONS as u64);
-        let (blocked, is_blocked) = channel();
-        let (go_on, may_go_on) = channel::<()>();
-        let ticking = env.spawn_on(0, move || async move {
-            // All have ended when the core goes on.
-            blocked.send(()).unwrap();
-            may_go_on.recv_timeout(LIMIT).unwrap();
-            let (mut most, mut open) = (0, CONNECTIONS);
-            while open > 0 {
-                yield_turn().await;
-                let now: usize = nodes.values().map(Peer::connections).sum();
-                most = most.max(open - now);
-                open = now;
-            }
-            most
-        });
-        is_blocked.recv_timeout(LIMIT).unwrap();
-        drop(raw);
-        go_on.send(()).unwrap();
-        let most = ticking.unwrap().join().unwrap();
-        assert!(most <= 256, "{most} connections ended in one turn");
-        end(&env);
     });
 }

@@ -305,7 +305,7 @@ impl Dispatcher {
         budget
     }
 
-    #[inline(always)]
+    #[inline]
     fn pop(&self, slot: &Slot) -> Option<Item> {
         let item = slot.inbox.borrow_mut().pop()?;
         if let Item::Message(_) = item {

@@ -135,7 +135,7 @@ const FEW_GAPS: usize = 32;
 
 impl Inbox {
     /// Appends a message, or gives it back if there is no room.
-    #[inline(always)]
+    #[inline]
     #[expect(clippy::result_large_err, reason = "the message itself comes back, and moves are what it is made for")]
     pub fn push(&mut self, envelope: Envelope, limits: &InboxLimits) -> Result<(), Refused> {
         let bytes = envelope.body.bytes();
@@ -144,7 +144,7 @@ impl Inbox {
         }
         self.bytes += bytes;
         if self.index.is_built() {
-            self.index_next(&envelope.call);
+            self.index_next(envelope.call.origin, envelope.call.request);
         }
         self.queue.push_back(Item::Message(envelope));
         Ok(())
@@ -166,14 +166,15 @@ impl Inbox {
     }
 
     /// What has waited longest.
-    #[inline(always)]
+    #[inline]
     pub fn pop(&mut self) -> Option<Item> {
+        // Before the item moves: it is moved once.
+        if self.index.is_built() {
+            self.unindex_front();
+        }
         let item = self.queue.pop_front()?;
         self.bytes -= item.bytes();
         self.events -= usize::from(matches!(item, Item::Event(_)));
-        if self.index.is_built() {
-            self.unindex_front(&item);
-        }
         Some(item)
     }
 
@@ -213,26 +214,33 @@ impl Inbox {
         self.index.build(asks);
     }
 
-    /// The call of the message that is queued next.
+    /// An ask is queued next; none if the request is 0.
     #[cold]
-    fn index_next(&mut self, call: &Call) {
+    fn index_next(&mut self, origin: Origin, request: u64) {
         let place = self.first + self.queue.len() as u64;
-        if call.request != 0 && !self.index.insert(call.origin, call.request, place) {
+        if request != 0 && !self.index.insert(origin, request, place) {
             self.index.clear();
             self.close_gaps();
         }
     }
 
-    /// This item was the front.
+    /// The front is about to leave, and what is behind it becomes the front.
     #[cold]
-    fn unindex_front(&mut self, item: &Item) {
-        if let Item::Message(Envelope { call, .. }) = item
+    fn unindex_front(&mut self) {
+        if let Some(Item::Message(Envelope { call, .. })) = self.queue.front()
             && call.request != 0
         {
             self.index.remove(call.origin, call.request, self.first);
         }
         self.first += 1;
-        self.drop_front_gaps();
+        while let Some(Item::Gap) = self.queue.get(1) {
+            self.queue.swap_remove_front(1);
+            self.gaps -= 1;
+            self.first += 1;
+        }
+        if self.queue.len() <= 1 {
+            self.index.clear();
+        }
     }
 
     fn drop_front_gaps(&mut self) {

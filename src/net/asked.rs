@@ -37,6 +37,18 @@ pub enum Via {
     },
 }
 
+impl Via {
+    /// Whether an ask that went this way waits for the answer of the peer with this index.
+    pub(super) fn went_to(&self, index: u32) -> bool {
+        matches!(self, Via::Peer { peer, .. } if *peer == index)
+    }
+
+    /// Whether it refers to that peer's outbox of this core, if only to be described.
+    pub(super) fn refers_to(&self, index: u32) -> bool {
+        self.went_to(index) || matches!(self, Via::Relayed { peer, .. } if *peer == index)
+    }
+}
+
 /// Who set the limit of an ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LimitedBy {

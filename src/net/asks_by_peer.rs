@@ -14,6 +14,10 @@ use crate::executor::steps::Steps;
 pub struct Batch(u32);
 
 /// The asks of a table that wait for a peer, by their places: a ring for each peer and each batch.
+///
+/// An ask that ends stays in its ring, so that the next ask in its place, which mostly has the same peer, costs nothing but
+/// a comparison. So a ring has places of asks that have ended; whoever walks along it leaves them out, each once for an ask
+/// that was made.
 #[derive(Debug)]
 pub(super) struct AsksByPeer {
     rings: Rings,
@@ -23,6 +27,20 @@ pub(super) struct AsksByPeer {
     batches_of: HashMap<u32, usize>,
     pub(super) steps: Steps,
 }
+
+/// What comes next in a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next<T> {
+    /// An ask that still waits.
+    Ask(T),
+    /// Asks that have ended were left out, and more may come.
+    Later,
+    /// Nothing.
+    Nothing,
+}
+
+/// Places that are left out in one step along a batch, at most.
+const LEFT_OUT: usize = 64;
 
 /// The ring of the asks that wait for the answer of a peer.
 const fn ring_of(peer: u32) -> u32 {
@@ -42,24 +60,19 @@ const fn ring_of_batch(batch: u32) -> u32 {
 impl AsksByPeer {
     pub(super) fn new() -> AsksByPeer {
         let (batches, batches_of) = (Slab::new(), HashMap::new());
-        AsksByPeer { rings: Rings { nodes: Vec::new() }, batches, batches_of, steps: Steps::new() }
+        AsksByPeer { rings: Rings::default(), batches, batches_of, steps: Steps::new() }
     }
 
     /// An ask waits that went this way.
     #[inline]
     pub(super) fn insert(&mut self, place: usize, via: &Via) {
-        match *via {
-            Via::Peer { peer, .. } => self.rings.link(place, ring_of(peer)),
-            Via::Relayed { peer, .. } => self.rings.link(place, relayed_ring_of(peer)),
-            Via::Env { .. } => {}
-        }
-    }
-
-    /// It waits no longer.
-    #[inline]
-    pub(super) fn remove(&mut self, place: usize, via: &Via) {
-        if !matches!(via, Via::Env { .. }) {
-            self.rings.unlink(place);
+        let ring = match *via {
+            Via::Peer { peer, .. } => ring_of(peer),
+            Via::Relayed { peer, .. } => relayed_ring_of(peer),
+            Via::Env { .. } => return,
+        };
+        if !self.rings.has(place, ring) {
+            self.rings.relink(place, ring);
         }
     }
 
@@ -72,10 +85,19 @@ impl AsksByPeer {
         Some(Batch(batch))
     }
 
-    /// Takes the ask that has been in a batch longest out of it, and tells its place.
-    pub(super) fn next_of(&mut self, batch: &Batch) -> Option<usize> {
-        self.steps.add(1);
-        self.rings.first(ring_of_batch(batch.0)).inspect(|&place| self.rings.unlink(place))
+    /// Takes the next ask that waits out of a batch, and tells its place. `waits_for` tells whether the ask in a place waits
+    /// for this peer.
+    pub(super) fn next_of(&mut self, batch: &Batch, waits_for: impl Fn(usize, u32) -> bool) -> Next<usize> {
+        let Some(&peer) = self.batches.get(batch.0 as usize) else { return Next::Nothing };
+        for _ in 0..LEFT_OUT {
+            self.steps.add(1);
+            let Some(place) = self.rings.first(ring_of_batch(batch.0)) else { return Next::Nothing };
+            self.rings.unlink(place);
+            if waits_for(place, peer) {
+                return Next::Ask(place);
+            }
+        }
+        Next::Later
     }
 
     /// A batch has been ended.
@@ -92,10 +114,19 @@ impl AsksByPeer {
     }
 
     /// Whether asks refer to this peer: they wait for it, or for a core that has sent them to it, or are being ended.
-    pub(super) fn refer_to(&self, peer: u32) -> bool {
+    /// `refers_to` tells whether the ask in a place waits so.
+    pub(super) fn refer_to(&mut self, peer: u32, refers_to: impl Fn(usize, u32) -> bool) -> bool {
         self.steps.add(1);
-        let mut rings = [ring_of(peer), relayed_ring_of(peer)].into_iter();
-        rings.any(|ring| self.rings.first(ring).is_some()) || self.batches_of.contains_key(&peer)
+        for ring in [ring_of(peer), relayed_ring_of(peer)] {
+            while let Some(place) = self.rings.first(ring) {
+                if refers_to(place, peer) {
+                    return true;
+                }
+                self.steps.add(1);
+                self.rings.unlink(place);
+            }
+        }
+        self.batches_of.contains_key(&peer)
     }
 }
 
@@ -104,37 +135,51 @@ impl AsksByPeer {
 struct Links {
     before: u32,
     after: u32,
+    /// That of its ring, which no other ring has had; 0 in none.
+    label: u64,
 }
 
 /// Rings of asks, doubly linked by their places in the table of asks: an ask is linked and unlinked by a few stores, and a
-/// ring is found, emptied or joined to another one at a cost that does not grow with all other asks.
+/// ring is found, emptied or renamed at a cost that does not grow with all other asks.
 ///
 /// Asks are the even nodes and heads the odd ones, so that no step has to tell them apart. A node in no ring is linked to
 /// itself: to unlink it changes nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Rings {
     nodes: Vec<Links>,
+    labels: u64,
 }
 
 impl Rings {
-    /// Puts the ask in this place at the end of a ring. It is in none.
+    /// Whether the ask in this place is in this ring.
     #[inline]
-    fn link(&mut self, place: usize, ring: u32) {
-        let (node, head) = (place * 2, head(ring));
-        if node.max(head) >= self.nodes.len() {
-            self.grow(node.max(head));
+    fn has(&self, place: usize, ring: u32) -> bool {
+        match (self.nodes.get(place * 2), self.nodes.get(head(ring))) {
+            (Some(node), Some(head)) => node.label == head.label && node.label != 0,
+            _ => false,
         }
-        let last = self.nodes[head].before;
-        self.nodes[node] = Links { before: last, after: head as u32 };
+    }
+
+    /// Moves the ask in this place to the end of a ring.
+    #[cold]
+    fn relink(&mut self, place: usize, ring: u32) {
+        let (node, head) = (place * 2, head(ring));
+        self.make(node.max(head));
+        self.unlink(place);
+        if self.nodes[head].label == 0 {
+            self.labels += 1;
+            self.nodes[head].label = self.labels;
+        }
+        let Links { before: last, label, .. } = self.nodes[head];
+        self.nodes[node] = Links { before: last, after: head as u32, label };
         self.nodes[last as usize].after = node as u32;
         self.nodes[head].before = node as u32;
     }
 
     /// Takes the ask in this place out of its ring, if it is in one.
-    #[inline]
     fn unlink(&mut self, place: usize) {
         let node = place * 2;
-        let Some(&Links { before, after }) = self.nodes.get(node) else { return };
+        let Some(&Links { before, after, .. }) = self.nodes.get(node) else { return };
         self.nodes[before as usize].after = after;
         self.nodes[after as usize].before = before;
         self.nodes[node] = alone(node);
@@ -147,25 +192,22 @@ impl Rings {
         (first != head).then_some(first / 2)
     }
 
-    /// Moves all asks of a ring to another one, which is empty.
+    /// Moves all asks of a ring to another one, which is empty. What comes into the ring later is told apart.
     fn rename(&mut self, from: u32, to: u32) {
         let (from, to) = (head(from), head(to));
-        if from.max(to) >= self.nodes.len() {
-            self.grow(from.max(to));
-        }
-        let Links { before, after } = self.nodes[from];
+        self.make(from.max(to));
+        let Links { before, after, label } = self.nodes[from];
         if after as usize == from {
             return;
         }
-        self.nodes[to] = Links { before, after };
+        self.nodes[to] = Links { before, after, label };
         self.nodes[before as usize].after = to as u32;
         self.nodes[after as usize].before = to as u32;
         self.nodes[from] = alone(from);
     }
 
-    #[cold]
-    fn grow(&mut self, to: usize) {
-        self.nodes.extend((self.nodes.len()..=to).map(alone));
+    fn make(&mut self, node: usize) {
+        self.nodes.extend((self.nodes.len()..=node).map(alone));
     }
 }
 
@@ -176,7 +218,7 @@ fn head(ring: u32) -> usize {
 
 #[inline]
 fn alone(node: usize) -> Links {
-    Links { before: node as u32, after: node as u32 }
+    Links { before: node as u32, after: node as u32, label: 0 }
 }
 
 #[cfg(test)]
@@ -190,9 +232,9 @@ mod tests {
 
     #[test]
     fn asks_leave_their_ring_in_order_from_the_front_or_the_middle() {
-        let mut rings = Rings { nodes: Vec::new() };
+        let mut rings = Rings::default();
         for (place, ring) in [(3, 0), (0, 1), (1, 0), (2, 0), (5, 1)] {
-            rings.link(place, ring);
+            rings.relink(place, ring);
         }
         rings.unlink(1);
         rings.unlink(1);
@@ -203,11 +245,14 @@ mod tests {
 
     #[test]
     fn a_ring_that_is_renamed_takes_its_asks_along_and_the_old_name_is_free() {
-        let mut rings = Rings { nodes: Vec::new() };
-        rings.link(0, 4);
-        rings.link(1, 4);
+        let mut rings = Rings::default();
+        rings.relink(0, 4);
+        rings.relink(1, 4);
+        assert!(rings.has(1, 4) && !rings.has(1, 9) && !rings.has(2, 4) && !rings.has(77, 88));
         rings.rename(4, 9);
-        rings.link(2, 4);
+        assert!(!rings.has(1, 4), "the next ask in its place is not in the ring that was renamed");
+        rings.relink(2, 4);
+        assert!(rings.has(2, 4));
         rings.unlink(0);
         rings.rename(8, 7);
         assert_eq!((places(&mut rings, 9), places(&mut rings, 4), rings.first(7)), (vec![1], vec![2], None));

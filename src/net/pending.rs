@@ -12,7 +12,7 @@ use super::ask_cell::AskCell;
 use super::ask_key::AskKey;
 use super::asked::{LimitedBy, Via};
 use super::asks_by_peer::AsksByPeer;
-pub use super::asks_by_peer::Batch;
+pub use super::asks_by_peer::{Batch, Next};
 use super::deadlines::Deadlines;
 use super::errors::AskError;
 use crate::executor::catch::wake;
@@ -122,6 +122,12 @@ struct Slot {
     answer: Parcel,
 }
 
+impl Slot {
+    fn waits_for(&self, matches: impl Fn(&Via) -> bool) -> bool {
+        self.serial != 0 && self.phase == Phase::Waiting && matches(&self.asked.via)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     /// Named, and not entered yet.
@@ -214,7 +220,7 @@ impl Pending {
     }
 
     /// Enters an ask that was named, with its deadline, in nanoseconds of the core's clock.
-    #[inline(always)]
+    #[inline]
     pub fn enter(&mut self, key: AskKey, waiter: Waiter, asked: Asked, deadline: u64) {
         let Some(slot) = self.get(key) else { return };
         (slot.phase, slot.asked, slot.waiter) = (Phase::Waiting, asked, waiter);
@@ -247,13 +253,6 @@ impl Pending {
     #[inline]
     fn get_waiting(&mut self, key: AskKey) -> Option<&mut Slot> {
         self.get(key).filter(|slot| slot.phase == Phase::Waiting)
-    }
-
-    /// An ask waits no longer.
-    #[inline]
-    fn stop_waiting(&mut self, key: AskKey) {
-        self.by_peer.remove(key.slot(), &self.slots[key.slot()].asked.via);
-        self.deadlines.clear(key.slot());
     }
 
     /// Frees the place of an ask, whose answer has been taken out of it.
@@ -314,7 +313,7 @@ impl Pending {
         let waker = waker.take();
         slot.phase = Phase::Answered;
         put(&mut slot.answer);
-        self.stop_waiting(key);
+        self.deadlines.clear(key.slot());
         Some(Notify::Task(waker))
     }
 
@@ -338,7 +337,7 @@ impl Pending {
                 Elsewhere::Core { core, request, answer }
             }
         };
-        self.stop_waiting(key);
+        self.deadlines.clear(key.slot());
         self.vacate(key);
         Some(Notify::Elsewhere(Box::new(notify)))
     }
@@ -376,7 +375,7 @@ impl Pending {
         if let Some(relayed) = relayed {
             self.relayed.remove(&relayed);
         }
-        self.stop_waiting(key);
+        self.deadlines.clear(key.slot());
         self.vacate(key);
         Some(forgotten)
     }
@@ -401,10 +400,14 @@ impl Pending {
         self.by_peer.detach(peer)
     }
 
-    /// The next ask of a batch that still waits, the one first that was entered first. It belongs to the batch no longer.
-    pub fn next_of(&mut self, batch: &Batch) -> Option<AskKey> {
-        let place = self.by_peer.next_of(batch)?;
-        Some(AskKey::new(place, self.slots[place].serial))
+    /// The next ask of a batch that still waits. It belongs to the batch no longer.
+    pub fn next_of(&mut self, batch: &Batch) -> Next<AskKey> {
+        let slots = &self.slots;
+        match self.by_peer.next_of(batch, |place, peer| slots[place].waits_for(|via| via.went_to(peer))) {
+            Next::Ask(place) => Next::Ask(AskKey::new(place, slots[place].serial)),
+            Next::Later => Next::Later,
+            Next::Nothing => Next::Nothing,
+        }
     }
 
     /// A batch has been ended.
@@ -413,14 +416,14 @@ impl Pending {
     }
 
     /// Whether asks refer to this peer: they wait for it, or for a core that has sent them to it, or are being ended.
-    pub fn refer_to(&self, peer: u32) -> bool {
-        self.by_peer.refer_to(peer)
+    pub fn refer_to(&mut self, peer: u32) -> bool {
+        let slots = &self.slots;
+        self.by_peer.refer_to(peer, |place, peer| slots[place].waits_for(|via| via.refers_to(peer)))
     }
 
     /// All asks that wait.
     pub fn keys(&self) -> Vec<AskKey> {
-        let waits = |slot: &Slot| slot.serial != 0 && slot.phase == Phase::Waiting;
-        let waiting = self.slots.iter().enumerate().filter(|(_, slot)| waits(slot));
+        let waiting = self.slots.iter().enumerate().filter(|(_, slot)| slot.waits_for(|_| true));
         waiting.map(|(place, slot)| AskKey::new(place, slot.serial)).collect()
     }
 

@@ -15,10 +15,21 @@ fn ask(pending: &mut Pending) -> AskKey {
     insert(pending, Waiter::Future(None), 1, 1)
 }
 
+/// The next ask of a batch.
+fn next_of(pending: &mut Pending, batch: &Batch) -> Option<AskKey> {
+    loop {
+        match pending.next_of(batch) {
+            Next::Ask(key) => return Some(key),
+            Next::Later => {}
+            Next::Nothing => return None,
+        }
+    }
+}
+
 /// What ends with a peer.
 fn ends(pending: &mut Pending, peer: u32) -> Vec<AskKey> {
     let Some(batch) = pending.detach(peer) else { return Vec::new() };
-    let keys = std::iter::from_fn(|| pending.next_of(&batch)).collect();
+    let keys = std::iter::from_fn(|| next_of(pending, &batch)).collect();
     pending.end_batch(batch);
     keys
 }
@@ -170,10 +181,10 @@ fn asks_to_a_peer_that_come_after_its_end_do_not_end_with_the_asks_before() {
     let batch = pending.detach(1).unwrap();
     assert!(pending.detach(1).is_none() && pending.refer_to(1));
     let later = ask(&mut pending);
-    assert_eq!(pending.next_of(&batch), Some(first));
+    assert_eq!(next_of(&mut pending, &batch), Some(first));
     assert!(pending.forget(given_up).is_some() && pending.reply(answered, |_| ()).is_some());
     assert!(pending.complete(first, Err(ended_before())).is_some());
-    assert_eq!((pending.next_of(&batch), pending.next_of(&batch)), (Some(second), None));
+    assert_eq!((next_of(&mut pending, &batch), next_of(&mut pending, &batch)), (Some(second), None));
     pending.end_batch(batch);
     assert!(pending.is_waiting(second), "whoever took it out ends it");
     assert_eq!(ends(&mut pending, 1), [later]);
@@ -187,4 +198,38 @@ fn an_ask_that_another_core_sends_keeps_its_peer_and_does_not_end_with_this_core
     assert!(pending.refer_to(1) && ends(&mut pending, 1).is_empty());
     assert!(pending.complete(key, Ok(Parcel::new(1u8))).is_some());
     assert!(!pending.refer_to(1));
+}
+
+#[test]
+fn a_place_in_a_batch_that_another_ask_has_taken_meanwhile_does_not_end_it() {
+    let mut pending = Pending::new(10);
+    let [to_peer, to_other, to_env] = std::array::from_fn(|_| ask(&mut pending));
+    let batch = pending.detach(1).unwrap();
+    for key in [to_env, to_other, to_peer] {
+        assert!(pending.forget(key).is_some());
+    }
+    let again = [
+        insert(&mut pending, Waiter::Future(None), 1, 1),
+        insert(&mut pending, Waiter::Future(None), 2, 1),
+        pending.insert(Waiter::Future(None), Asked::NOTHING, 1),
+    ];
+    assert_eq!(again.map(AskKey::slot), [to_peer, to_other, to_env].map(AskKey::slot));
+    assert_eq!(next_of(&mut pending, &batch), None);
+    pending.end_batch(batch);
+    assert_eq!((ends(&mut pending, 1), ends(&mut pending, 2)), (vec![again[0]], vec![again[1]]));
+}
+
+#[test]
+fn asks_that_have_ended_are_left_out_once() {
+    let mut pending = Pending::new(10_000);
+    for _ in 0..10 {
+        let keys: Vec<_> = (0..1_000).map(|_| ask(&mut pending)).collect();
+        keys.into_iter().for_each(|key| drop(pending.forget(key)));
+    }
+    for _ in 0..1_000 {
+        assert!(!pending.refer_to(1));
+        assert!(pending.detach(1).is_none());
+    }
+    let steps = pending.by_peer.steps.taken();
+    assert!(steps <= 2_100, "{steps} steps");
 }

@@ -342,7 +342,7 @@ impl Shard {
             .connection()
             .and_then(|id| self.connections.borrow_mut().get(id).map(|connection| connection.writer.backlog()));
         let idle = outbox.waiting.is_empty() && unsent.unwrap_or(0) == 0 && !outbox.way_back;
-        if idle && !self.pending.borrow().refer_to(peer) {
+        if idle && !self.pending.borrow_mut().refer_to(peer) {
             let outbox = slot.take();
             drop(outboxes);
             if let Some(outbox) = outbox {

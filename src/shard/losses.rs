@@ -8,7 +8,7 @@ use crate::dispatch::call::Origin;
 use crate::net::connection::End;
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
-use crate::net::pending::Batch;
+use crate::net::pending::{Batch, Next};
 
 /// Connections, asks and handlers that are ended in one turn: together some 100 us.
 const ENDS_PER_TURN: usize = 256;
@@ -114,11 +114,15 @@ impl Shard {
                 self.close(id, &cause, end);
             }
             Loss::Asks { batch, error } => loop {
-                let Some(key) = self.pending.borrow_mut().next_of(&batch) else {
-                    self.pending.borrow_mut().end_batch(batch);
-                    break;
-                };
-                self.complete(key, Err(error.clone()));
+                let next = self.pending.borrow_mut().next_of(&batch);
+                match next {
+                    Next::Ask(key) => self.complete(key, Err(error.clone())),
+                    Next::Later => {}
+                    Next::Nothing => {
+                        self.pending.borrow_mut().end_batch(batch);
+                        break;
+                    }
+                }
                 self.losses.may_end();
                 if self.losses.left.get() == 0 {
                     return Some(Loss::Asks { batch, error });
