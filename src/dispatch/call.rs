@@ -36,3 +36,11 @@ pub struct Call {
     /// What to tell the asker about the name it used.
     pub resolved: Option<Resolved>,
 }
+
+impl Call {
+    /// Whether an answer is expected.
+    #[inline]
+    pub fn is_ask(&self) -> bool {
+        self.request != 0
+    }
+}

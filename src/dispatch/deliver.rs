@@ -119,8 +119,11 @@ impl Dispatcher {
             }
             Err(refused) => {
                 self.count(|stats| stats.overloaded += 1);
-                let text = full_inbox(slot, refused.setting);
-                refuse(&refused.envelope.call, path, FailureCode::Overloaded, &text);
+                let call = &refused.envelope.call;
+                if !call.is_ask() {
+                    return self.dropped(slot, call, refused.setting, &**path);
+                }
+                refuse(call, path, FailureCode::Overloaded, &full_inbox(slot, refused.setting));
             }
         }
     }

@@ -10,6 +10,7 @@ use super::context::CallContext;
 use super::dispatcher::Dispatcher;
 use super::endpoint::HandleSync;
 use super::endpoint_context::EndpointContext;
+use super::notices::log_failure;
 use super::reply_path::ReplyPath;
 use super::responder::Responder;
 use super::slot::Phase;
@@ -71,6 +72,7 @@ impl Dispatcher {
         let called = match result {
             Ok(()) => Called::Replied,
             Err(error) => {
+                log_failure(&slot.name, M::NAME, call.origin, context.path(), &error);
                 // Still busy, and still in this call: it may ask its own endpoint.
                 slot.endpoint.report(&error);
                 Called::Failed(error)

@@ -11,10 +11,11 @@ use super::call::{Call, NO_DEADLINE};
 use super::deferred::Deferrals;
 pub use super::direct::Called;
 use super::endpoint_context::EndpointContext;
-use super::erased::{AnyEndpoint, Payload};
+use super::erased::{AnyEndpoint, HandlerState, Payload};
 use super::event::Listeners;
 use super::handling::Handling;
 use super::inbox::{Body, InboxLimits, Item};
+use super::notices::Undecodable;
 use super::reply_path::{ReplyPath, refuse};
 use super::responder::Responder;
 use super::shared::InFlight;
@@ -23,6 +24,7 @@ use super::slot::{Phase, Slot};
 use super::suspended::Suspended;
 use super::trace;
 use crate::executor::future_cell::FutureCell;
+use crate::executor::rate_limit::RateLimit;
 use crate::executor::tasks::{Executor, TooManyTasks};
 use crate::net::writer::Spares;
 use crate::wire::failure::{FailureCode, panicked_with};
@@ -35,6 +37,10 @@ use crate::wire::message::MessageId;
 pub struct DispatchStats {
     /// Messages whose handler was run.
     pub handled: u64,
+    /// Messages that no handler was for.
+    pub unhandled: u64,
+    /// Messages that could not be decoded.
+    pub undecodable: u64,
     /// Messages refused since the inbox was full.
     pub overloaded: u64,
     /// Messages refused since their handlers would be one task too many.
@@ -72,6 +78,8 @@ pub struct Dispatcher {
     pub(super) listeners: Listeners,
     pub(super) handling: Handling,
     pub(super) suspended: Suspended,
+    /// Messages that could not be decoded.
+    pub undecodable: Undecodable,
 }
 
 impl Dispatcher {
@@ -98,6 +106,7 @@ impl Dispatcher {
             listeners: Listeners::default(),
             handling: Handling::default(),
             suspended: Suspended::default(),
+            undecodable: Undecodable::default(),
         }
     }
 
@@ -147,6 +156,8 @@ impl Dispatcher {
             current: Cell::new(None),
             suspension: Cell::new(None),
             deadline: Cell::new(NO_DEADLINE),
+            unhandled: RateLimit::default(),
+            dropped: RateLimit::default(),
             started: Cell::new(Some(started)),
             key,
         };
@@ -167,7 +178,9 @@ impl Dispatcher {
 
     /// The counters.
     pub fn stats(&self) -> DispatchStats {
-        self.stats.get()
+        let (stats, undecodable) = (self.stats.get(), self.undecodable.count.get());
+        // Each was counted when its handler was about to run.
+        DispatchStats { handled: stats.handled - undecodable, undecodable, ..stats }
     }
 
     /// Messages that wait, in all inboxes.
@@ -209,12 +222,11 @@ impl Dispatcher {
             slot.trace(&call, message, path);
         }
         if let Some(in_flight) = &slot.in_flight
-            && slot.endpoint.is_shared(message)
+            && slot.endpoint.shares(message, call.is_ask())
         {
             return self.share(slot, in_flight, call, message, payload, path);
         }
         let responder = Responder::new(call, EndpointContext::new(slot.id, path.clone()));
-        self.count(|stats| stats.handled += 1);
         let waker = self.executor.waker(slot.key);
         let mut cx = Context::from_waker(&waker);
         slot.phase.set(Phase::Busy);
@@ -222,15 +234,20 @@ impl Dispatcher {
         slot.deadline.set(call.deadline);
         let mut cell = slot.cell.borrow_mut();
         let _polling = self.handling.enter(call.deadline);
-        if slot.endpoint.handle(message, payload, responder, &mut cell, &mut cx).is_ready() {
-            slot.phase.set(Phase::Idle);
-            slot.current.set(None);
-        } else {
-            let mut suspended = self.suspended.borrow_mut();
-            let key = suspended.begin(&call, slot.id);
-            suspended.suspend(key, None);
-            slot.suspension.set(Some(key));
+        match slot.endpoint.handle(message, payload, responder, &mut cell, &mut cx) {
+            HandlerState::Ended => self.count(|stats| stats.handled += 1),
+            HandlerState::Suspended => {
+                self.count(|stats| stats.handled += 1);
+                let mut suspended = self.suspended.borrow_mut();
+                let key = suspended.begin(&call, slot.id);
+                suspended.suspend(key, None);
+                slot.suspension.set(Some(key));
+                return;
+            }
+            HandlerState::Missing => self.unhandled(slot, message, &call, &**path),
         }
+        slot.phase.set(Phase::Idle);
+        slot.current.set(None);
     }
 
     /// Runs the handler of a message beside others of its endpoint.

@@ -36,12 +36,11 @@ pub trait Endpoint: Sized + 'static {
         std::future::ready(())
     }
 
-    /// A handler, or `on_stop`, returned an error or panicked. The asker, if there is one, has been answered by then; an
-    /// answer to another core or a peer leaves at the end of the turn, so this must not block either. Logs a warning by
-    /// default.
-    fn on_error(&mut self, error: &HandlerError) {
-        tracing::warn!(endpoint = std::any::type_name::<Self>(), %error, "a handler failed");
-    }
+    /// A handler, or `on_stop`, returned an error or panicked; or a message came that no handler is for. The asker, if there
+    /// is one, has been answered by then; an answer to another core or a peer leaves at the end of the turn, so this must not
+    /// block either. Does nothing by default: the env itself logs errors, at DEBUG, and panics and messages that nobody
+    /// handles as warnings.
+    fn on_error(&mut self, _error: &HandlerError) {}
 
     /// A connection of the env is open, in whichever direction: once for each, as soon as the peer has introduced itself.
     /// Endpoints that ask for it with [`Handlers::events`] are told, on whichever core they are.
@@ -177,7 +176,7 @@ impl<E: Endpoint> Handlers<E> {
     where
         E: HandleShared<M>,
     {
-        self.add_shared::<M>()
+        self.add_shared::<M>(true)
     }
 
     /// One-way messages of type `M` are handled by [`HandleShared`].
@@ -185,7 +184,7 @@ impl<E: Endpoint> Handlers<E> {
     where
         E: HandleShared<M>,
     {
-        self.add_shared::<M>()
+        self.add_shared::<M>(false)
     }
 
     /// Asks of type `M` are answered by [`Handle`].
@@ -193,7 +192,7 @@ impl<E: Endpoint> Handlers<E> {
     where
         E: Handle<M>,
     {
-        self.add::<M>(run_async::<E, M>)
+        self.add::<M>(true, run_async::<E, M>)
     }
 
     /// Asks of type `M` are answered by [`HandleSync`].
@@ -201,7 +200,7 @@ impl<E: Endpoint> Handlers<E> {
     where
         E: HandleSync<M>,
     {
-        self.add_entry::<M>(run_sync::<E, M>, None, Some(direct::<E, M>))
+        self.add_entry::<M>(true, run_sync::<E, M>, None, Some(direct::<E, M>))
     }
 
     /// Asks of type `M` are taken by [`HandleDeferred`] and answered later.
@@ -209,7 +208,7 @@ impl<E: Endpoint> Handlers<E> {
     where
         E: HandleDeferred<M>,
     {
-        self.add::<M>(run_deferred::<E, M>)
+        self.add::<M>(true, run_deferred::<E, M>)
     }
 
     /// One-way messages of type `M` are handled by [`Handle`].
@@ -217,7 +216,7 @@ impl<E: Endpoint> Handlers<E> {
     where
         E: Handle<M>,
     {
-        self.add::<M>(run_async::<E, M>)
+        self.add::<M>(false, run_async::<E, M>)
     }
 
     /// One-way messages of type `M` are handled by [`HandleSync`].
@@ -225,27 +224,28 @@ impl<E: Endpoint> Handlers<E> {
     where
         E: HandleSync<M>,
     {
-        self.add::<M>(run_sync::<E, M>)
+        self.add::<M>(false, run_sync::<E, M>)
     }
 
-    fn add<M: Message>(&mut self, run: Run<E>) -> &mut Self {
-        self.add_entry::<M>(run, None, None)
+    fn add<M: Message>(&mut self, is_ask: bool, run: Run<E>) -> &mut Self {
+        self.add_entry::<M>(is_ask, run, None, None)
     }
 
-    fn add_shared<M: Message>(&mut self) -> &mut Self
+    fn add_shared<M: Message>(&mut self, is_ask: bool) -> &mut Self
     where
         E: HandleShared<M>,
     {
-        self.add_entry::<M>(run_alone::<E, M>, Some(run_shared::<E, M>), None)
+        self.add_entry::<M>(is_ask, run_alone::<E, M>, Some(run_shared::<E, M>), None)
     }
 
     fn add_entry<M: Message>(
         &mut self,
+        is_ask: bool,
         run: Run<E>,
         share: Option<Share<E>>,
         direct: Option<MakeDirect<E>>,
     ) -> &mut Self {
-        self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, run, share, direct });
+        self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, is_ask, run, share, direct });
         self
     }
 }

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::context::CallContext;
@@ -17,6 +18,7 @@ use super::direct::MakeDirect;
 use super::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers, HandlersError};
 use super::endpoint_context::EndpointContext;
 use super::event::Event;
+use super::notices::{log_callback, log_failed, log_undecodable};
 use super::replier::Replier;
 use super::reply_path::Answer;
 use super::responder::Responder;
@@ -40,6 +42,17 @@ pub enum Payload<'a> {
     Bytes(&'a [u8], &'a DecodeLimits),
 }
 
+/// What has become of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandlerState {
+    /// Its handler has ended.
+    Ended,
+    /// Its handler waits: poll the cell later.
+    Suspended,
+    /// No handler is for it, or only for the other kind of request. Its asker has been told.
+    Missing,
+}
+
 /// What the dispatcher can do with an endpoint of any type. Each call runs until the future in `cell` suspends
 /// (`Pending`: poll the cell later) or ends (`Ready`).
 pub trait AnyEndpoint {
@@ -55,7 +68,9 @@ pub trait AnyEndpoint {
         responder: Responder,
         cell: &mut FutureCell,
         cx: &mut Context<'_>,
-    ) -> Poll<()>;
+    ) -> HandlerState;
+    /// What message this is that no handler is for, as an ask or not.
+    fn unhandled(&self, message: MessageId, is_ask: bool) -> String;
     /// The `Direct` of this message, if its handler does not await.
     fn direct(&self, message: MessageId) -> Option<&dyn Any>;
     /// The name of a message that it handles.
@@ -64,6 +79,8 @@ pub trait AnyEndpoint {
     fn concurrency(&self) -> usize;
     /// Whether the handler of this message is a shared one.
     fn is_shared(&self, message: MessageId) -> bool;
+    /// Whether it is, and is for asks, or for one-way messages.
+    fn shares(&self, message: MessageId, is_ask: bool) -> bool;
     /// Runs the shared handler of a message; its task, if it waits.
     fn share(
         &self,
@@ -88,6 +105,8 @@ pub struct Entry<E> {
     pub(super) id: MessageId,
     pub(super) name: &'static str,
     pub(super) version: u16,
+    /// Whether it answers.
+    pub(super) is_ask: bool,
     pub(super) run: Run<E>,
     /// How to run it beside others, if it may.
     pub(super) share: Option<Share<E>>,
@@ -112,15 +131,17 @@ pub struct Erased<E> {
     /// The handlers that can be called like functions.
     direct: Vec<(MessageId, Box<dyn Any>)>,
     started: Rc<Cell<Option<Result<(), HandlerError>>>>,
+    /// The endpoint's name, for the log.
+    name: Arc<str>,
 }
 
 impl<E: Endpoint> Erased<E> {
     /// Wraps an endpoint, unless something is wrong with its handlers.
-    pub fn new(endpoint: E) -> Result<Erased<E>, HandlersError> {
+    pub fn new(endpoint: E, name: Arc<str>) -> Result<Erased<E>, HandlersError> {
         let handlers = Handlers::of_endpoint()?;
         let endpoint = Rc::new(RefCell::new(endpoint));
         let direct = handlers.entries.iter().filter_map(|entry| Some((entry.id, entry.direct?(&endpoint)))).collect();
-        Ok(Erased { endpoint, handlers, direct, started: Rc::default() })
+        Ok(Erased { endpoint, handlers, direct, started: Rc::default(), name })
     }
 
     #[inline]
@@ -151,17 +172,29 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
         mut responder: Responder,
         cell: &mut FutureCell,
         cx: &mut Context<'_>,
-    ) -> Poll<()> {
+    ) -> HandlerState {
+        let is_ask = responder.call().is_ask();
         match self.entry(message) {
-            Some(entry) => (entry.run)(&self.endpoint, payload, responder, cell, cx),
-            None => {
-                let known: Vec<_> =
-                    self.handlers.entries.iter().map(|e| format!("{} v{}", e.name, e.version)).collect();
-                let text = format!("message id {:#010x}; it handles: {}", message.0, known.join(", "));
-                responder.fail(FailureCode::UnknownMessage, &text);
-                Poll::Ready(())
+            Some(entry) if entry.is_ask == is_ask => match (entry.run)(&self.endpoint, payload, responder, cell, cx) {
+                Poll::Ready(()) => HandlerState::Ended,
+                Poll::Pending => HandlerState::Suspended,
+            },
+            _ => {
+                responder.fail(FailureCode::UnknownMessage, &self.unhandled(message, is_ask));
+                HandlerState::Missing
             }
         }
+    }
+
+    #[cold]
+    fn unhandled(&self, message: MessageId, is_ask: bool) -> String {
+        if let Some(entry) = self.entry(message) {
+            let (name, version) = (entry.name, entry.version);
+            let [came, is] = if is_ask { ["an ask", "a one-way message"] } else { ["a one-way message", "an ask"] };
+            return format!("{name} v{version} as {came}; here it is {is}");
+        }
+        let known: Vec<_> = self.handlers.entries.iter().map(|e| format!("{} v{}", e.name, e.version)).collect();
+        format!("message id {:#010x}; it handles: {}", message.0, known.join(", "))
     }
 
     #[inline]
@@ -181,6 +214,10 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
         self.entry(message).is_some_and(|entry| entry.share.is_some())
     }
 
+    fn shares(&self, message: MessageId, is_ask: bool) -> bool {
+        self.entry(message).is_some_and(|entry| entry.share.is_some() && entry.is_ask == is_ask)
+    }
+
     fn share(
         &self,
         message: MessageId,
@@ -198,18 +235,25 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
     }
 
     fn tell(&self, event: Event, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()> {
-        let endpoint = self.endpoint.clone();
+        let (endpoint, name) = (self.endpoint.clone(), self.name.clone());
         let telling = async move {
             let endpoint = &mut *endpoint.borrow_mut();
             match event {
                 Event::Connected(peer) => {
-                    called(endpoint, async |endpoint| endpoint.on_connected(&peer).await).await;
+                    called(endpoint, (&name, "on_connected"), async |endpoint| endpoint.on_connected(&peer).await)
+                        .await;
                 }
                 Event::Disconnected { peer, error } => {
                     if let Some(cause) = error {
-                        called(endpoint, async |endpoint| endpoint.on_network_error(&peer, &cause).await).await;
+                        called(endpoint, (&name, "on_network_error"), async |endpoint| {
+                            endpoint.on_network_error(&peer, &cause).await
+                        })
+                        .await;
                     }
-                    called(endpoint, async |endpoint| endpoint.on_disconnected(&peer).await).await;
+                    called(endpoint, (&name, "on_disconnected"), async |endpoint| {
+                        endpoint.on_disconnected(&peer).await
+                    })
+                    .await;
                 }
             }
         };
@@ -221,9 +265,9 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
     }
 
     fn stop(&self, cell: &mut FutureCell, cx: &mut Context<'_>) -> Poll<()> {
-        let endpoint = self.endpoint.clone();
+        let (endpoint, name) = (self.endpoint.clone(), self.name.clone());
         let stop = async move {
-            called(&mut *endpoint.borrow_mut(), async |endpoint| endpoint.on_stop().await).await;
+            called(&mut *endpoint.borrow_mut(), (&name, "on_stop"), async |endpoint| endpoint.on_stop().await).await;
         };
         cell.run(stop, cx)
     }
@@ -242,7 +286,7 @@ pub(super) fn run_async<E: Handle<M>, M: Message>(
         let mut context = CallContext { responder };
         let mut endpoint = endpoint.borrow_mut();
         let result = caught(async { endpoint.handle(message, &mut context).await }).await;
-        answer(&mut *endpoint, context, result);
+        answer::<E, M>(&mut *endpoint, context, result);
     };
     cell.run(handling, cx)
 }
@@ -264,6 +308,7 @@ pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
     });
     let failed = failed.unwrap_or_else(|panic| context.responder.finish::<M::Reply>(Err(panic)));
     if let Some(error) = failed {
+        log_failed(&context, M::NAME, &error);
         report(&mut *endpoint, &error);
     }
     Poll::Ready(())
@@ -283,7 +328,7 @@ pub(super) fn run_alone<E: HandleShared<M>, M: Message>(
         let mut context = CallContext { responder };
         let mut endpoint = endpoint.borrow_mut();
         let result = caught(async { HandleShared::handle(&*endpoint, message, &mut context).await }).await;
-        answer(&mut *endpoint, context, result);
+        answer::<E, M>(&mut *endpoint, context, result);
     };
     cell.run(handling, cx)
 }
@@ -308,6 +353,7 @@ pub(super) fn run_shared<E: HandleShared<M>, M: Message>(
             caught(async { endpoint.handle(message, &mut context).await }).await
         };
         if let Some(error) = context.responder.finish(result) {
+            log_failed(&context, M::NAME, &error);
             flight.failed(error);
         }
     };
@@ -345,6 +391,7 @@ pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(
         path.answer(deferred.call(), Answer::Failure(failure));
     }
     if let Err(error) = result {
+        log_failed(&context, M::NAME, &error);
         report(&mut *endpoint, &error);
     }
     Poll::Ready(())
@@ -371,7 +418,7 @@ fn open<M: Message>(payload: Payload<'_>, responder: &mut Responder) -> Option<M
     match opened {
         Ok(message) => Some(message),
         Err(reason) => {
-            tracing::warn!(kind = M::NAME, reason, "a message could not be decoded");
+            log_undecodable(responder, M::NAME, &reason);
             responder.fail(FailureCode::Undecodable, &reason);
             None
         }
@@ -380,11 +427,9 @@ fn open<M: Message>(payload: Payload<'_>, responder: &mut Responder) -> Option<M
 
 /// Answers with what a handler returned, then tells the endpoint if that was an error.
 #[inline]
-fn answer<E: Endpoint, R>(endpoint: &mut E, mut context: CallContext, result: Result<R, HandlerError>)
-where
-    R: serde::Serialize + Send + 'static,
-{
+fn answer<E: Endpoint, M: Message>(endpoint: &mut E, mut context: CallContext, result: Result<M::Reply, HandlerError>) {
     if let Some(error) = context.responder.finish(result) {
+        log_failed(&context, M::NAME, &error);
         report(endpoint, &error);
     }
 }
@@ -398,12 +443,13 @@ fn report<E: Endpoint>(endpoint: &mut E, error: &HandlerError) {
 }
 
 /// Runs a callback that cannot fail but panic; then the endpoint is told.
-async fn called<E: Endpoint>(endpoint: &mut E, callback: impl AsyncFnOnce(&mut E)) {
+async fn called<E: Endpoint>(endpoint: &mut E, (name, what): (&str, &str), callback: impl AsyncFnOnce(&mut E)) {
     let calling = async {
         callback(endpoint).await;
         Ok(())
     };
     if let Err(error) = caught(calling).await {
+        log_callback(name, what, &error);
         report(endpoint, &error);
     }
 }

@@ -19,6 +19,7 @@ mod events;
 mod giving_up;
 pub mod handling;
 pub mod inbox;
+pub mod notices;
 pub mod protocol;
 pub mod replier;
 pub mod reply_path;

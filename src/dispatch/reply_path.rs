@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::call::{Call, Origin};
 use super::deferred::Deferrals;
+use super::notices::Undecodable;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection_id::ConnectionId;
 use crate::net::roster::Peer;
@@ -33,6 +34,12 @@ pub trait ReplyPath {
     fn exact_now(&self) -> u64;
     /// Number of this core in its env.
     fn core(&self) -> u16;
+    /// The env's name.
+    fn env_name(&self) -> &str;
+    /// The name of an endpoint of this env, for people. It locks a table: not for every message.
+    fn endpoint_name(&self, endpoint: EndpointId) -> Arc<str>;
+    /// The messages of this core that could not be decoded.
+    fn undecodable(&self) -> &Undecodable;
     /// What all cores of the env share; for the floors above, which know its type.
     fn node(&self) -> Arc<dyn Any + Send + Sync>;
     /// Stops an endpoint of this env on all its cores; on this one it takes no further message from now on.

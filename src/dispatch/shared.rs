@@ -61,6 +61,11 @@ impl InFlight {
         Flight { all: self.clone(), key, deadline: call.deadline }
     }
 
+    /// The endpoint is to be told of this when it is alone.
+    pub fn tell_later(&self, error: HandlerError) {
+        self.errors.borrow_mut().push(error);
+    }
+
     /// What the endpoint is still to be told of.
     pub fn take_errors(&self) -> Vec<HandlerError> {
         self.errors.take()
@@ -80,7 +85,7 @@ impl Flight {
 
     /// The handler failed: the endpoint is told when it is alone.
     pub fn failed(&self, error: HandlerError) {
-        self.all.errors.borrow_mut().push(error);
+        self.all.tell_later(error);
     }
 }
 

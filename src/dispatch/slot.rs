@@ -13,6 +13,7 @@ use super::suspended::FlightKey;
 use super::trace;
 use crate::executor::future_cell::FutureCell;
 use crate::executor::key::WakeKey;
+use crate::executor::rate_limit::RateLimit;
 use crate::wire::failure::HandlerError;
 use crate::wire::frame::EndpointId;
 use crate::wire::message::MessageId;
@@ -51,6 +52,10 @@ pub(super) struct Slot {
     pub(super) deadline: Cell<u64>,
     /// Its handlers that run side by side, if it may have more than one.
     pub(super) in_flight: Option<Rc<InFlight>>,
+    /// Log lines about messages that it does not handle,
+    pub(super) unhandled: RateLimit,
+    /// and about one-way messages that its inbox had no room for.
+    pub(super) dropped: RateLimit,
     pub(super) started: Cell<Option<Started>>,
     pub(super) key: WakeKey,
 }

@@ -8,6 +8,7 @@ pub mod future_cell;
 pub mod idle;
 pub mod key;
 pub mod local;
+pub mod rate_limit;
 pub mod rc_cell;
 mod slots;
 pub mod steps;

@@ -10,6 +10,7 @@ use super::node::{Injected, Node, now};
 use super::shard::Shard;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::deferred::Deferrals;
+use crate::dispatch::notices::Undecodable;
 use crate::dispatch::reply_path::{Answer, AtCore, Reply, ReplyPath, WayBack};
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_cell::AskCell;
@@ -99,6 +100,18 @@ impl ReplyPath for Shard {
     #[inline]
     fn core(&self) -> u16 {
         self.core
+    }
+
+    fn env_name(&self) -> &str {
+        &self.node.name
+    }
+
+    fn endpoint_name(&self, endpoint: EndpointId) -> Arc<str> {
+        self.node.directory.name(endpoint).unwrap_or_else(|| "an endpoint that has stopped".into())
+    }
+
+    fn undecodable(&self) -> &Undecodable {
+        &self.dispatcher.undecodable
     }
 
     fn node(&self) -> Arc<dyn Any + Send + Sync> {

@@ -68,6 +68,10 @@ counters! {
     replies_late,
     /// Messages whose handler ran.
     handled,
+    /// Messages that their endpoint has no handler for, or only for the other kind: as an ask, or as a one-way message.
+    unknown_messages,
+    /// Messages that could not be decoded.
+    undecodable_messages,
     /// Messages refused since an inbox was full (`Config::inbox_messages`, `inbox_bytes`).
     overloaded_inbox,
     /// Messages refused since the outbox to a peer was full (`Config::outbox_bytes`).

@@ -25,7 +25,7 @@ impl Shard {
             Err(HandlerError::new("the env is shutting down"))
         } else {
             // Both the factory and the list of handlers are user code.
-            catch_unwind(AssertUnwindSafe(|| Erased::new(make())))
+            catch_unwind(AssertUnwindSafe(|| Erased::new(make(), name.clone())))
                 .map_err(|panic| HandlerError::panicked(panicked_with(panic)))
                 .and_then(|made| made.map_err(|error| HandlerError::new(error.to_string())))
         };

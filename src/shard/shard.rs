@@ -263,6 +263,8 @@ impl Shard {
         let mut all = *self.counters.borrow();
         let dispatch = self.dispatcher.stats();
         all.handled = dispatch.handled;
+        all.unknown_messages = dispatch.unhandled;
+        all.undecodable_messages = dispatch.undecodable;
         let deferrals = self.dispatcher.deferrals();
         all.overloaded_inbox = dispatch.overloaded;
         all.overloaded_deferred = deferrals.refused();

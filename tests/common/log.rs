@@ -1,19 +1,30 @@
 //! Keeps what the library logs.
 
 use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
+static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
+static DEBUG: AtomicBool = AtomicBool::new(false);
+
+/// A line of the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) level: Level,
+    pub(crate) target: &'static str,
+    /// Its fields, the message first.
+    pub(crate) text: String,
+}
 
 struct Keeper;
 
-struct Line(String);
+struct Text(String);
 
-impl Visit for Line {
+impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let _ = write!(self.0, "{}={value:?} ", field.name());
     }
@@ -21,7 +32,7 @@ impl Visit for Line {
 
 impl Subscriber for Keeper {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
+        *metadata.level() <= Level::WARN || (DEBUG.load(Relaxed) && *metadata.level() <= Level::DEBUG)
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -33,9 +44,10 @@ impl Subscriber for Keeper {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        LINES.lock().unwrap_or_else(PoisonError::into_inner).push((*event.metadata().level(), line.0));
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        let (level, target) = (*event.metadata().level(), event.metadata().target());
+        LINES.lock().unwrap_or_else(PoisonError::into_inner).push(Line { level, target, text: text.0 });
     }
 
     fn enter(&self, _: &Id) {}
@@ -50,8 +62,19 @@ pub(crate) fn keep() {
     take();
 }
 
+/// The same down to DEBUG, for a test binary that always calls this.
+pub(crate) fn keep_debug() {
+    DEBUG.store(true, Relaxed);
+    keep();
+}
+
 /// What was kept since.
 pub(crate) fn take() -> Vec<(Level, String)> {
+    take_lines().into_iter().map(|line| (line.level, line.text)).collect()
+}
+
+/// The same with the targets.
+pub(crate) fn take_lines() -> Vec<Line> {
     std::mem::take(&mut LINES.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
