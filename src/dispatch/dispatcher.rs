@@ -16,9 +16,10 @@ use super::event::Listeners;
 use super::handling::Handling;
 use super::inbox::{Body, InboxLimits, Item};
 use super::notices::Undecodable;
+use super::one_way_limit::OneWayLimit;
 use super::reply_path::{ReplyPath, refuse};
 use super::responder::Responder;
-use super::shared::InFlight;
+use super::shared::{InFlight, OneWay};
 pub use super::slot::Started;
 use super::slot::{Phase, Slot};
 use super::suspended::Suspended;
@@ -41,6 +42,8 @@ pub struct DispatchStats {
     pub unhandled: u64,
     /// Messages that could not be decoded.
     pub undecodable: u64,
+    /// Handlers of one-way messages dropped since they took too long.
+    pub one_way_overdue: u64,
     /// Messages refused since the inbox was full.
     pub overloaded: u64,
     /// Messages refused since their handlers would be one task too many.
@@ -78,17 +81,20 @@ pub struct Dispatcher {
     pub(super) listeners: Listeners,
     pub(super) handling: Handling,
     pub(super) suspended: Suspended,
+    pub(super) one_way: OneWayLimit,
     /// Messages that could not be decoded.
     pub undecodable: Undecodable,
 }
 
 impl Dispatcher {
-    /// A shard without endpoints, which defers up to `deferred` asks.
+    /// A shard without endpoints, which defers up to `deferred` asks, and whose handlers of one-way messages end after
+    /// `one_way` nanoseconds.
     pub fn new(
         executor: Rc<Executor>,
         limits: InboxLimits,
         decode_limits: DecodeLimits,
         deferred: usize,
+        one_way: u64,
         spares: Rc<RefCell<Spares>>,
     ) -> Dispatcher {
         Dispatcher {
@@ -106,6 +112,7 @@ impl Dispatcher {
             listeners: Listeners::default(),
             handling: Handling::default(),
             suspended: Suspended::default(),
+            one_way: OneWayLimit::new(one_way),
             undecodable: Undecodable::default(),
         }
     }
@@ -156,6 +163,8 @@ impl Dispatcher {
             current: Cell::new(None),
             suspension: Cell::new(None),
             deadline: Cell::new(NO_DEADLINE),
+            overdue_at: Cell::new(NO_DEADLINE),
+            watched: Cell::new(false),
             unhandled: RateLimit::default(),
             dropped: RateLimit::default(),
             started: Cell::new(Some(started)),
@@ -242,12 +251,19 @@ impl Dispatcher {
                 let key = suspended.begin(&call, slot.id);
                 suspended.suspend(key, None);
                 slot.suspension.set(Some(key));
+                slot.overdue_at.set(self.overdue_at(slot, &call, path));
                 return;
             }
             HandlerState::Missing => self.unhandled(slot, message, &call, &**path),
         }
         slot.phase.set(Phase::Idle);
         slot.current.set(None);
+    }
+
+    /// When a handler that has just been suspended is over although nobody gives it up.
+    #[inline]
+    fn overdue_at(&self, slot: &Slot, call: &Call, path: &Rc<dyn ReplyPath>) -> u64 {
+        if call.is_ask() { NO_DEADLINE } else { self.limit_one_way(slot, path.now()) }
     }
 
     /// Runs the handler of a message beside others of its endpoint.
@@ -271,6 +287,14 @@ impl Dispatcher {
         let key = flight.key();
         if let Some(task) = slot.endpoint.share(message, payload, responder, flight, &self.executor) {
             self.suspended.borrow_mut().suspend(key, Some(task));
+            if !call.is_ask() {
+                in_flight.limit_one_way(OneWay {
+                    key,
+                    task,
+                    origin: call.origin,
+                    over: self.overdue_at(slot, &call, path),
+                });
+            }
         }
     }
 

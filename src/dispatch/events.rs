@@ -45,6 +45,7 @@ impl Dispatcher {
         let mut cx = Context::from_waker(&waker);
         slot.phase.set(Phase::Busy);
         slot.deadline.set(NO_DEADLINE);
+        slot.overdue_at.set(NO_DEADLINE);
         let told = slot.endpoint.tell(event, &mut slot.cell.borrow_mut(), &mut cx);
         if told.is_ready() {
             slot.phase.set(Phase::Idle);

@@ -20,6 +20,7 @@ mod giving_up;
 pub mod handling;
 pub mod inbox;
 pub mod notices;
+mod one_way_limit;
 pub mod protocol;
 pub mod replier;
 pub mod reply_path;

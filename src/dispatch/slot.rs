@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::call::{Call, Origin};
+use super::call::{Call, NO_DEADLINE, Origin};
 use super::erased::AnyEndpoint;
 use super::inbox::{Inbox, Item};
 use super::reply_path::ReplyPath;
@@ -52,6 +52,10 @@ pub(super) struct Slot {
     pub(super) deadline: Cell<u64>,
     /// Its handlers that run side by side, if it may have more than one.
     pub(super) in_flight: Option<Rc<InFlight>>,
+    /// When its handler that is suspended alone is over, if that is of a one-way message.
+    pub(super) overdue_at: Cell<u64>,
+    /// It will be looked at for handlers that are over.
+    pub(super) watched: Cell<bool>,
     /// Log lines about messages that it does not handle,
     pub(super) unhandled: RateLimit,
     /// and about one-way messages that its inbox had no room for.
@@ -65,6 +69,12 @@ impl Slot {
     #[cold]
     pub(super) fn trace(&self, call: &Call, message: MessageId, path: &Rc<dyn ReplyPath>) {
         trace::handled(self.endpoint.message_name(message), message, &self.name, call.origin, path.core());
+    }
+
+    /// When the next of its suspended handlers of one-way messages is over, or `NO_DEADLINE`.
+    pub(super) fn next_overdue(&self) -> u64 {
+        let alone = if self.phase.get() == Phase::Busy { self.overdue_at.get() } else { NO_DEADLINE };
+        self.in_flight.as_ref().map_or(alone, |all| all.next_overdue().min(alone))
     }
 
     /// Whether this message may be handled now: no other waits, and no handler is in its way.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ask::nanoseconds;
 use super::placement::Placement;
 use crate::executor::idle::Idle;
 use crate::net::outbox::Backoff;
@@ -74,6 +75,10 @@ pub struct Config {
     pub isolated: u16,
     /// How long an ask waits for its answer unless it brings its own limit: 30 s.
     pub ask_timeout: Duration,
+    /// How long the handler of a one-way message may take before it is dropped, counted and logged: 60 s. Zero: without
+    /// limit. It may outlive the connection that brought its message, which its sender is free to close. While it waits, its
+    /// endpoint handles nothing else, and nobody can give it up.
+    pub one_way_timeout: Duration,
     /// How long a look-up waits: 5 s.
     pub lookup_timeout: Duration,
     /// How long the resolution of a host name may take, and each attempt to connect to one of its addresses: 3 s.
@@ -145,6 +150,7 @@ impl Default for Config {
             waiting: 65_536,
             isolated: 16,
             ask_timeout: Duration::from_secs(30),
+            one_way_timeout: Duration::from_secs(60),
             lookup_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
             resolver_threads: 4,
@@ -240,6 +246,11 @@ impl Config {
     pub(crate) fn decode_limits(&self, stack_floor: usize) -> DecodeLimits {
         let Config { decode_depth: depth, decode_bytes: bytes, decode_elements: elements, .. } = *self;
         DecodeLimits { depth, bytes, elements, stack_floor }
+    }
+
+    /// `one_way_timeout` in nanoseconds; `u64::MAX` without limit.
+    pub(crate) fn one_way_limit(&self) -> u64 {
+        if self.one_way_timeout.is_zero() { u64::MAX } else { nanoseconds(self.one_way_timeout) }
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

@@ -306,7 +306,7 @@ impl Core {
             }
         }
         self.fired = fired;
-        happened | self.shard.end_expired()
+        happened | self.shard.end_expired(&self.path)
     }
 
     /// Gives the ring what the turn has noted; true if a lane was full and wants another try. Whoever calls this wakes the

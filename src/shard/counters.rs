@@ -72,6 +72,8 @@ counters! {
     unknown_messages,
     /// Messages that could not be decoded.
     undecodable_messages,
+    /// Handlers of one-way messages dropped since they had waited for too long (`Config::one_way_timeout`).
+    one_way_timeouts,
     /// Messages refused since an inbox was full (`Config::inbox_messages`, `inbox_bytes`).
     overloaded_inbox,
     /// Messages refused since the outbox to a peer was full (`Config::outbox_bytes`).

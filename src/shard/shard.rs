@@ -122,6 +122,7 @@ impl Shard {
         let limits = InboxLimits { messages: node.config.inbox_messages, bytes: node.config.inbox_bytes };
         let clock = now();
         let spares = Rc::<RefCell<Spares>>::default();
+        let one_way = node.config.one_way_limit();
         Shard {
             core,
             sends_for: if node.is_isolated(core) { 0 } else { node.id },
@@ -130,6 +131,7 @@ impl Shard {
                 limits,
                 node.config.decode_limits(stack_floor()),
                 node.config.deferred,
+                one_way,
                 spares.clone(),
             ),
             executor,
@@ -265,6 +267,7 @@ impl Shard {
         all.handled = dispatch.handled;
         all.unknown_messages = dispatch.unhandled;
         all.undecodable_messages = dispatch.undecodable;
+        all.one_way_timeouts = dispatch.one_way_overdue;
         let deferrals = self.dispatcher.deferrals();
         all.overloaded_inbox = dispatch.overloaded;
         all.overloaded_deferred = deferrals.refused();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::node::now;
 use super::shard::Shard;
 use super::sleep::SleepKey;
+use crate::dispatch::reply_path::ReplyPath;
 use crate::executor::timers::TimerKey;
 use crate::net::ask_key::AskKey;
 use crate::net::asked::Via;
@@ -79,14 +80,14 @@ impl Shard {
     pub fn next_deadline(&self) -> Option<u64> {
         let timer = self.timers.borrow().next_deadline();
         let ask = self.pending.borrow().next_deadline();
-        timer.into_iter().chain(ask).min()
+        timer.into_iter().chain(ask).chain(self.dispatcher.next_overdue()).min()
     }
 
-    /// Ends the asks whose time is up; true if there were any.
-    pub(super) fn end_expired(self: &Rc<Self>) -> bool {
+    /// Ends the asks and the handlers of one-way messages whose time is up; true if there were any.
+    pub(super) fn end_expired(self: &Rc<Self>, path: &Rc<dyn ReplyPath>) -> bool {
         let expired = self.pending.borrow_mut().expired(self.clock());
         expired.iter().for_each(|&key| self.on_ask_timeout(key));
-        !expired.is_empty()
+        !expired.is_empty() | self.dispatcher.end_overdue(self.clock(), path)
     }
 
     /// An ask's time is up: its slot is free at once, and the other side is told.
