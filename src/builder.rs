@@ -145,7 +145,7 @@ impl Builder {
         let (cpus, live) = (self.cores.cpus()?, self.host.live());
         let Prepared { node, address, starts } = self.prepare(cpus.len())?;
         let (told, capabilities) = (node.advertised.get(), &node.capabilities);
-        tracing::info!(env = node.name, address = told, %capabilities, cores = ?cpus, "starting");
+        tracing::info!(target: "ringpost::env", env = node.name, address = told, %capabilities, cores = ?cpus, "starting");
         start_cores(&node, cpus.into_iter().zip(starts), live)?;
         Ok(RpcEnv::started(node, address))
     }
@@ -167,7 +167,7 @@ impl Builder {
     pub fn start_local(self) -> Result<RpcEnv, StartError> {
         let Prepared { node, address, starts } = self.prepare(1)?;
         let (told, capabilities) = (node.advertised.get(), &node.capabilities);
-        tracing::info!(env = node.name, address = told, %capabilities, "starting in this thread's runtime");
+        tracing::info!(target: "ringpost::env", env = node.name, address = told, %capabilities, "starting in this thread's runtime");
         starts.into_iter().try_for_each(crate::host::tokio_uring::in_this_runtime)?;
         Ok(RpcEnv::started(node, address))
     }
@@ -185,7 +185,7 @@ impl Builder {
         let probed = Capabilities::probe()?;
         let capabilities = self.without.iter().fold(probed, |capabilities, feature| capabilities.without(*feature));
         for feature in Feature::ALL.into_iter().filter(|feature| !capabilities.has(*feature)) {
-            tracing::warn!(?feature, since = feature.since(), "doing without a feature of newer kernels");
+            tracing::warn!(target: "ringpost::env", ?feature, since = feature.since(), "doing without a feature of newer kernels");
         }
         let numbers = core_numbers(cores, self.config.isolated)?;
         let reach = Reach { ref_policy: self.ref_policy, lookup: self.resolve.0 };
@@ -235,7 +235,7 @@ fn advertised(listening: &Listening, host: Option<&str>) -> Result<Address, Star
         (None, _) => {
             if listening.unspecified {
                 let bound = &listening.address;
-                tracing::warn!(%bound, "refs to this env lead nowhere from elsewhere: set advertise(host)");
+                tracing::warn!(target: "ringpost::env", %bound, "refs to this env lead nowhere from elsewhere: set advertise(host)");
             }
             Ok(listening.address.clone())
         }

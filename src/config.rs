@@ -60,7 +60,7 @@ impl CoreSet {
         distinct.dedup();
         if distinct.len() < cpus.len() {
             tracing::warn!(
-                cores = cpus.len(),
+                target: "ringpost::env", cores = cpus.len(),
                 cpus = distinct.len(),
                 "more cores than CPUs: some share one, and wait for each other"
             );

@@ -90,6 +90,16 @@
 //! `docs/CONTRACT.md` in the repository has all of it, with the tests, the limits and their counters; `docs/SPARK.md` says
 //! what is meant to differ from Spark.
 //!
+//! # The log
+//!
+//! Lines are events of [`tracing`](https://docs.rs/tracing). Filter them by their targets, which stay as they are:
+//!
+//! * `ringpost::env`: an env starts, where it listens, what its settings mean on this machine
+//! * `ringpost::core`: threads, rings and wakes of its cores
+//! * `ringpost::connection`: peers, connections and what is lost with them
+//! * `ringpost::endpoint`: endpoints, their handlers, and messages that go wrong; errors of handlers at DEBUG
+//! * `ringpost::rpc`: each ask and each one-way message, at TRACE
+//!
 //! # Waiting costs more than working
 //!
 //! What decides latency is how a core waits ([`Idle`]): a core that sleeps needs tens of microseconds to wake up, a

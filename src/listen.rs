@@ -102,7 +102,7 @@ fn listen_on_one_of(
             Ok(listening) => {
                 if let Some((taken, Failure::Taken { .. })) = first {
                     let bound = &listening.address;
-                    tracing::warn!(%taken, %bound, "an address of the host is taken: listening at another one");
+                    tracing::warn!(target: "ringpost::env", %taken, %bound, "an address of the host is taken: listening at another one");
                 }
                 return Ok(listening);
             }
@@ -130,7 +130,7 @@ fn listen_from(mut address: SocketAddr, cores: usize, retries: u16, pauses: &mut
         match pauses.retry(|| listen_on(address, cores)) {
             Ok((sockets, bound)) => {
                 if port != first {
-                    tracing::warn!(wished = first, %bound, "the wished port is taken: listening at another one");
+                    tracing::warn!(target: "ringpost::env", wished = first, %bound, "the wished port is taken: listening at another one");
                 }
                 let unspecified = bound.ip().is_unspecified();
                 return Ok(Listening { sockets, address: bound.into(), unspecified, file: None });

@@ -129,6 +129,7 @@ fn lines(scene: &Scene, what: &str) -> Vec<Line> {
     let lines: Vec<_> = log::take_lines().into_iter().filter(|line| line.text.contains(what)).collect();
     let node = if scene.distance.is_remote() { "node=\"server\"" } else { "node=\"both\"" };
     for line in &lines {
+        assert_eq!(line.target, "ringpost::endpoint", "{line:?}");
         for part in [node, "endpoint=\"subject\"", sender(scene)] {
             assert!(line.text.contains(part), "{part} in {line:?}");
         }
@@ -261,4 +262,37 @@ fn an_error_of_a_handler_is_logged_for_debugging_and_a_panic_or_an_undecodable_m
             assert_eq!(counted.handled, 2 + u64::from(scene.distance.is_remote()));
         });
     });
+}
+
+/// The calls of `tracing` in a file of the library, each with what follows it.
+fn log_calls(source: &str) -> impl Iterator<Item = &str> {
+    let levels = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    let calls = source.split("tracing::").skip(1);
+    calls.filter_map(move |call| levels.iter().find_map(|level| call.strip_prefix(level))).map(str::trim_start)
+}
+
+fn check_targets(folder: &std::path::Path) -> usize {
+    let mut calls = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            calls += check_targets(&path);
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        for call in log_calls(&source) {
+            let targets =
+                ["env", "core", "connection", "endpoint"].map(|name| format!("target: \"ringpost::{name}\","));
+            let known = call.starts_with("target: TARGET,") || targets.iter().any(|target| call.starts_with(target));
+            assert!(known, "{}: {}", path.display(), call.lines().next().unwrap_or_default());
+            calls += 1;
+        }
+    }
+    calls
+}
+
+#[test]
+fn every_line_of_the_log_has_a_target_that_the_guide_names() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    assert!(check_targets(&source) > 20, "the calls are found");
 }

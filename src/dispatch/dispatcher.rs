@@ -482,6 +482,6 @@ impl Dispatcher {
 /// Drops something of the user's; its panic ends there.
 pub(super) fn contain(drop: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(drop)) {
-        tracing::error!(panic = panicked_with(panic), "the drop of an endpoint, or of its handler, panicked");
+        tracing::error!(target: "ringpost::endpoint", panic = panicked_with(panic), "the drop of an endpoint, or of its handler, panicked");
     }
 }

@@ -438,7 +438,7 @@ fn answer<E: Endpoint, M: Message>(endpoint: &mut E, mut context: CallContext, r
 #[cold]
 fn report<E: Endpoint>(endpoint: &mut E, error: &HandlerError) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| endpoint.on_error(error))) {
-        tracing::error!(panic = panicked_with(panic), "on_error panicked");
+        tracing::error!(target: "ringpost::endpoint", panic = panicked_with(panic), "on_error panicked");
     }
 }
 

@@ -31,7 +31,7 @@ impl Dispatcher {
             } else {
                 self.count(|stats| stats.events_lost += 1);
                 tracing::warn!(
-                    endpoint = &*slot.name,
+                    target: "ringpost::endpoint", endpoint = &*slot.name,
                     ?event,
                     "an event is lost: too many wait (Config::inbox_messages)"
                 );

@@ -34,9 +34,9 @@ pub(super) fn sender(origin: Origin, path: &dyn ReplyPath) -> String {
 pub(super) fn log_failure(endpoint: &str, message: &str, origin: Origin, path: &dyn ReplyPath, error: &HandlerError) {
     let node = path.env_name();
     if error.is_panic() {
-        tracing::warn!(node, endpoint, message, peer = sender(origin, path), %error, "a handler panicked");
+        tracing::warn!(target: "ringpost::endpoint", node, endpoint, message, peer = sender(origin, path), %error, "a handler panicked");
     } else {
-        tracing::debug!(node, endpoint, message, peer = sender(origin, path), %error, "a handler failed");
+        tracing::debug!(target: "ringpost::endpoint", node, endpoint, message, peer = sender(origin, path), %error, "a handler failed");
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn log_failure(endpoint: &str, message: &str, origin: Origin, path: &
 #[cold]
 pub(super) fn log_failed(context: &CallContext, message: &str, error: &HandlerError) {
     let path = context.path();
-    if error.is_panic() || tracing::enabled!(tracing::Level::DEBUG) {
+    if error.is_panic() || tracing::enabled!(target: "ringpost::endpoint", tracing::Level::DEBUG) {
         let endpoint = path.endpoint_name(context.id());
         log_failure(&endpoint, message, context.responder.call().origin, path, error);
     }
@@ -53,7 +53,7 @@ pub(super) fn log_failed(context: &CallContext, message: &str, error: &HandlerEr
 /// A callback of the lifecycle, or of an event, panicked.
 #[cold]
 pub(super) fn log_callback(endpoint: &str, callback: &str, error: &HandlerError) {
-    tracing::warn!(endpoint, callback, %error, "a callback panicked");
+    tracing::warn!(target: "ringpost::endpoint", endpoint, callback, %error, "a callback panicked");
 }
 
 /// A message is none of the type that its id says.
@@ -65,7 +65,7 @@ pub(super) fn log_undecodable(responder: &Responder, message: &str, reason: &str
     let Some(untold) = undecodable.log.allow(path.now()) else { return };
     let (node, endpoint) = (path.env_name(), path.endpoint_name(responder.here().id()));
     let peer = sender(responder.call().origin, path);
-    tracing::warn!(node, endpoint = &*endpoint, message, peer, reason, untold, "a message could not be decoded");
+    tracing::warn!(target: "ringpost::endpoint", node, endpoint = &*endpoint, message, peer, reason, untold, "a message could not be decoded");
 }
 
 impl Dispatcher {
@@ -76,7 +76,7 @@ impl Dispatcher {
         let what = slot.endpoint.unhandled(message, call.is_ask());
         if let Some(untold) = slot.unhandled.allow(path.now()) {
             let (node, endpoint, peer) = (path.env_name(), &*slot.name, sender(call.origin, path));
-            tracing::warn!(node, endpoint, message = what, peer, untold, "nobody handles a message");
+            tracing::warn!(target: "ringpost::endpoint", node, endpoint, message = what, peer, untold, "nobody handles a message");
         }
         let error = HandlerError::new(format!("no handler for {what}"));
         match &slot.in_flight {
@@ -91,7 +91,7 @@ impl Dispatcher {
     pub(super) fn dropped(&self, slot: &Slot, call: &Call, setting: &str, path: &dyn ReplyPath) {
         if let Some(untold) = slot.dropped.allow(path.now()) {
             let (node, endpoint, peer) = (path.env_name(), &*slot.name, sender(call.origin, path));
-            tracing::warn!(node, endpoint, peer, setting, untold, "a one-way message is dropped: the inbox is full");
+            tracing::warn!(target: "ringpost::endpoint", node, endpoint, peer, setting, untold, "a one-way message is dropped: the inbox is full");
         }
     }
 }

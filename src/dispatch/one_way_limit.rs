@@ -112,7 +112,7 @@ impl Dispatcher {
         if let Some(untold) = self.one_way.log.allow(now) {
             let (node, endpoint, peer) = (path.env_name(), &*slot.name, sender(origin, &**path));
             tracing::warn!(
-                node,
+                target: "ringpost::endpoint", node,
                 endpoint,
                 peer,
                 untold,

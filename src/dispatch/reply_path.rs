@@ -112,7 +112,7 @@ impl<R> Drop for ReplyValue<R> {
             && std::mem::needs_drop::<R>()
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value)))
         {
-            tracing::error!(panic = panicked_with(panic), "the drop of a reply panicked");
+            tracing::error!(target: "ringpost::endpoint", panic = panicked_with(panic), "the drop of a reply panicked");
         }
     }
 }

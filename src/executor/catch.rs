@@ -21,6 +21,6 @@ pub async fn catch<F: Future>(future: F) -> Result<F::Output, String> {
 #[inline]
 pub fn wake(waker: Waker) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-        tracing::error!(panic = panicked_with(panic), "a waker panicked");
+        tracing::error!(target: "ringpost::core", panic = panicked_with(panic), "a waker panicked");
     }
 }

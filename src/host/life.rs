@@ -89,7 +89,7 @@ impl Life {
         let ring_config = if node.is_isolated(core) { ISOLATED_RING } else { ring_config(&node.config) };
         let ring = Ring::new(&ring_config, &capabilities)?;
         if *ring.capabilities() != capabilities {
-            tracing::warn!(core, got = %ring.capabilities(), "the kernel refused a feature to this core's ring");
+            tracing::warn!(target: "ringpost::core", core, got = %ring.capabilities(), "the kernel refused a feature to this core's ring");
         }
         let index = claim_core(node.remote_wake(core)).map_err(|e| StartFailure::Thread(core, io::Error::other(e)))?;
         let executor = Executor::new(&index, node.config.tasks);
@@ -124,7 +124,7 @@ impl Life {
 
     /// The core has ended by a panic.
     pub(crate) fn panicked(&self, panic: &(dyn Any + Send)) {
-        tracing::error!(core = self.core, panic = panic_text(panic), "a core has ended by a panic: its env shuts down");
+        tracing::error!(target: "ringpost::core", core = self.core, panic = panic_text(panic), "a core has ended by a panic: its env shuts down");
     }
 
     /// The core has come to its natural end, or to one by an error.
@@ -132,7 +132,7 @@ impl Life {
         match outcome {
             Ok(()) => self.shard = None,
             Err(error) => {
-                tracing::error!(core = self.core, %error, "a core has ended: the kernel refused to serve its ring");
+                tracing::error!(target: "ringpost::core", core = self.core, %error, "a core has ended: the kernel refused to serve its ring");
             }
         }
     }

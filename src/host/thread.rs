@@ -17,7 +17,7 @@ pub(crate) fn spawn(start: Start, cpu: usize, ready: Ready, live: fn(Life, Start
         let _place = place;
         let core = start.core;
         if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
-            tracing::warn!(core, cpu, "a core could not be pinned: it runs wherever the scheduler puts it");
+            tracing::warn!(target: "ringpost::core", core, cpu, "a core could not be pinned: it runs wherever the scheduler puts it");
         }
         live(Life::new(&start.node, core), start, ready);
     })?;

@@ -250,7 +250,7 @@ impl Parcel {
         let dropping = AssertUnwindSafe(|| unsafe { drop(space) });
         // Parcels are dropped all over a core's loop, and the value's drop is user code: its panic ends here.
         if let Err(panic) = catch_unwind(dropping) {
-            tracing::error!(panic = panicked_with(panic), kind = name(), "the drop of a message or reply panicked");
+            tracing::error!(target: "ringpost::endpoint", panic = panicked_with(panic), kind = name(), "the drop of a message or reply panicked");
         }
     }
 }

@@ -230,7 +230,7 @@ impl Shard {
         connection.peer = Some(peer.clone());
         self.tell(&Event::Connected(peer));
         self.begin_keepalive(connection);
-        tracing::debug!(peer = %connection.remote, node = hello.name, cores = hello.cores, "a connection is open");
+        tracing::debug!(target: "ringpost::connection", peer = %connection.remote, node = hello.name, cores = hello.cores, "a connection is open");
         match connection.role {
             Role::Accepted => self.write_hello(connection),
             Role::Dialled { peer } => {
@@ -268,7 +268,7 @@ impl Shard {
             && let Some(connection) = self.connections.borrow_mut().get(id)
             && connection.role == Role::Accepted
         {
-            tracing::warn!(peer = %connection.remote, cause = %problem, "closed a connection");
+            tracing::warn!(target: "ringpost::connection", peer = %connection.remote, cause = %problem, "closed a connection");
             connection.phase = Phase::Refusing;
             return self.write_hello(connection);
         }
@@ -387,7 +387,7 @@ impl Shard {
             self.disarm(timer);
         }
         if end == End::Faulty {
-            tracing::warn!(peer = %connection.remote, cause, "closed a connection");
+            tracing::warn!(target: "ringpost::connection", peer = %connection.remote, cause, "closed a connection");
         }
         let peer = connection.peer.clone();
         if peer.is_some() && !self.node.roster.leave(self.core, id, self.clock()) {

@@ -202,7 +202,7 @@ impl Core {
     fn on_accept_ended(&mut self, error: &io::Error) {
         // The cores of an env share one Unix socket, so the first to close it in a shutdown ends it for all.
         if !self.shard.node.closing.load(Ordering::Relaxed) {
-            tracing::warn!(%error, "no connection can be accepted for now");
+            tracing::warn!(target: "ringpost::connection", %error, "no connection can be accepted for now");
             self.shard.arm(ACCEPT_PAUSE, Timer::Accept);
         }
     }

@@ -37,7 +37,7 @@ impl Shard {
                 self.dispatcher.deliver_event(event);
             } else if !self.lane_event(core, LaneItem::Event(event.clone())) {
                 self.count(|counters| counters.events_lost += 1);
-                tracing::warn!(core, ?event, "an event is lost: too much waits for its core (Config::lane_overflow)");
+                tracing::warn!(target: "ringpost::connection", core, ?event, "an event is lost: too much waits for its core (Config::lane_overflow)");
             }
         }
     }

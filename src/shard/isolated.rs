@@ -60,7 +60,7 @@ impl Isolated {
     /// Lets the current thread use all CPUs of the env's maker, whoever made the thread.
     pub fn unpin(&self) {
         if let Some(Err(error)) = self.affinity.as_ref().map(Affinity::apply) {
-            tracing::warn!(%error, "an isolated thread may use the CPUs of the thread that made it alone");
+            tracing::warn!(target: "ringpost::core", %error, "an isolated thread may use the CPUs of the thread that made it alone");
         }
     }
 
@@ -77,7 +77,7 @@ impl Isolated {
         let waited = self.one_ended.wait_timeout_while(self.threads(), wait, |threads| *threads > 0);
         let blocked = *waited.unwrap_or_else(PoisonError::into_inner).0;
         if blocked > 0 {
-            tracing::warn!(blocked, "isolated endpoints still block: their threads end when they return");
+            tracing::warn!(target: "ringpost::core", blocked, "isolated endpoints still block: their threads end when they return");
         }
     }
 }

@@ -262,7 +262,7 @@ impl Shard {
             self.count(|counters| counters.sends_lost += lost);
             outbox.describe_peer()
         };
-        tracing::info!(peer = %address, cause, "a connection ended");
+        tracing::info!(target: "ringpost::connection", peer = %address, cause, "a connection ended");
         self.end_asks_of(peer, AskError::Disconnected { peer: address, cause: cause.into() });
     }
 
@@ -277,7 +277,7 @@ impl Shard {
             self.count(|counters| counters.dial_failures += 1);
             self.pause_dialling(outbox, peer)
         };
-        tracing::info!(peer = %address, cause, "cannot connect");
+        tracing::info!(target: "ringpost::connection", peer = %address, cause, "cannot connect");
         self.end_asks_of(peer, AskError::Unreachable { peer: address, cause: cause.into() });
     }
 
@@ -291,7 +291,7 @@ impl Shard {
             self.count(|counters| counters.connections_refused += 1);
             self.pause_dialling(outbox, peer)
         };
-        tracing::warn!(peer = %address, core = self.core, "too many connections to open another: raise Config::connections");
+        tracing::warn!(target: "ringpost::connection", peer = %address, core = self.core, "too many connections to open another: raise Config::connections");
         let queue: Arc<str> = format!("the table of connections of core {}", self.core).into();
         let remedy = "drop all refs to peers that are not needed, or raise Config::connections";
         self.end_asks_of(peer, AskError::Overloaded { queue, remedy });

@@ -123,7 +123,7 @@ impl CoreDoor {
             && let Err(error) = waker.wake()
         {
             // The claim goes back: the next sender tries again.
-            return tracing::error!(%error, "a core could not be woken");
+            return tracing::error!(target: "ringpost::core", %error, "a core could not be woken");
         }
         claim.issued();
     }

@@ -146,7 +146,7 @@ impl Shard {
             Ok(()) => {}
             Err(error) if asker.request == 0 => {
                 self.count(|counters| counters.sends_lost += 1);
-                tracing::warn!(%error, "a one-way message was lost");
+                tracing::warn!(target: "ringpost::connection", %error, "a one-way message was lost");
             }
             Err(error) => self.answer_relayed(asker.core, asker.request, Err(error)),
         }

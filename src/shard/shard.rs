@@ -177,7 +177,7 @@ impl Shard {
             self.warn_forbidden_at.set(self.clock() + FORBIDDEN_PAUSE_NS);
             let policy = self.node.ref_policy.name();
             let (teller, total) = (teller.map(tracing::field::display), self.counters.borrow().refs_forbidden);
-            tracing::warn!(address, teller, policy, total, "a ref that was told is not used: see Builder::ref_policy");
+            tracing::warn!(target: "ringpost::connection", address, teller, policy, total, "a ref that was told is not used: see Builder::ref_policy");
         }
     }
 
@@ -213,7 +213,7 @@ impl Shard {
     /// the job's alone.
     pub fn run_job(self: &Rc<Self>, job: Job) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(self))) {
-            tracing::error!(core = self.core, panic = panicked_with(panic), "a job from another thread panicked");
+            tracing::error!(target: "ringpost::core", core = self.core, panic = panicked_with(panic), "a job from another thread panicked");
         }
     }
 

@@ -56,7 +56,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         match self.remove() {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.path.display(), %error, "the file of a socket stays behind");
+                tracing::warn!(target: "ringpost::env", path = %self.path.display(), %error, "the file of a socket stays behind");
             }
             _ => {}
         }

@@ -173,7 +173,7 @@ impl HandlerError {
         let typed = self.typed.as_ref().filter(|typed| typed.id == E::ID)?;
         let beyond = |error: &CodecError| {
             if let CodecError::Beyond(_) = error {
-                tracing::warn!(kind = E::NAME, %error, "a typed error could not be decoded");
+                tracing::warn!(target: "ringpost::endpoint", kind = E::NAME, %error, "a typed error could not be decoded");
             }
         };
         codec::decode_within(&typed.bytes, limits).inspect_err(beyond).ok()
