@@ -143,10 +143,10 @@ impl Inbox {
             return Err(Refused { envelope, setting });
         }
         self.bytes += bytes;
-        if self.index.is_built() {
-            self.index_next(envelope.call.origin, envelope.call.request);
-        }
         self.queue.push_back(Item::Message(envelope));
+        if self.index.is_built() {
+            self.index_last();
+        }
         Ok(())
     }
 
@@ -214,11 +214,14 @@ impl Inbox {
         self.index.build(asks);
     }
 
-    /// An ask is queued next; none if the request is 0.
+    /// A message was queued.
     #[cold]
-    fn index_next(&mut self, origin: Origin, request: u64) {
-        let place = self.first + self.queue.len() as u64;
-        if request != 0 && !self.index.insert(origin, request, place) {
+    fn index_last(&mut self) {
+        let place = self.first + self.queue.len() as u64 - 1;
+        if let Some(Item::Message(Envelope { call, .. })) = self.queue.back()
+            && call.request != 0
+            && !self.index.insert(call.origin, call.request, place)
+        {
             self.index.clear();
             self.close_gaps();
         }
