@@ -218,7 +218,7 @@ impl EndpointRef {
     ///
     /// The future may be awaited on any thread and by any executor. Dropping it gives the ask up: its slot is free at
     /// once, and the handler's side is told.
-    #[inline]
+    #[inline(always)]
     pub fn ask<M: Ask>(&self, message: M) -> Asking<M::Reply> {
         self.start(message, None)
     }
@@ -259,7 +259,7 @@ impl EndpointRef {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn start<M: Ask>(&self, message: M, timeout: Option<Duration>) -> Asking<M::Reply> {
         match current::get() {
             Some(shard) if shard.sends_for == self.inner.node.id => {

@@ -61,7 +61,7 @@ impl Dispatcher {
         };
         let Some(message) = parcel.remove::<M>() else { return Called::NotNow };
         if trace::is_on() {
-            slot.trace(&call, M::ID, &path);
+            slot.trace(call.origin, M::ID, path.core());
         }
         self.count(|stats| stats.handled += 1);
         slot.phase.set(Phase::Busy);

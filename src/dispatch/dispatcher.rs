@@ -228,7 +228,7 @@ impl Dispatcher {
             return;
         }
         if trace::is_on() {
-            slot.trace(&call, message, path);
+            slot.trace(call.origin, message, path.core());
         }
         if let Some(in_flight) = &slot.in_flight
             && slot.endpoint.shares(message, call.is_ask())

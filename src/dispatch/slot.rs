@@ -4,10 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::call::{Call, NO_DEADLINE, Origin};
+use super::call::{NO_DEADLINE, Origin};
 use super::erased::AnyEndpoint;
 use super::inbox::{Inbox, Item};
-use super::reply_path::ReplyPath;
 use super::shared::InFlight;
 use super::suspended::FlightKey;
 use super::trace;
@@ -67,8 +66,8 @@ pub(super) struct Slot {
 impl Slot {
     /// Tells those who trace calls of one that is about to be handled.
     #[cold]
-    pub(super) fn trace(&self, call: &Call, message: MessageId, path: &Rc<dyn ReplyPath>) {
-        trace::handled(self.endpoint.message_name(message), message, &self.name, call.origin, path.core());
+    pub(super) fn trace(&self, origin: Origin, message: MessageId, core: u16) {
+        trace::handled(self.endpoint.message_name(message), message, &self.name, origin, core);
     }
 
     /// When the next of its suspended handlers of one-way messages is over, or `NO_DEADLINE`.

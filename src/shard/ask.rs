@@ -129,7 +129,7 @@ impl Shard {
             return Err(Box::new(AskError::Stopped { target: self.node.name.as_str().into() }));
         }
         if trace::is_on() {
-            trace::asked(M::NAME, &self.name_of(to), self.core);
+            self.trace(trace::asked, M::NAME, to);
         }
         self.queue_early();
         self.check_pending()?;
@@ -146,9 +146,7 @@ impl Shard {
                 let to = Named { peer, name, index: *index, key: options.key };
                 self.ask_peer(&to, message, waiter, limit)
             }
-            Destination::Forbidden { address, policy, .. } => {
-                Err(Box::new(AskError::ForbiddenAddress { address: address.clone(), policy }))
-            }
+            Destination::Forbidden { address, policy, .. } => Err(forbidden(address, policy)),
         }
     }
 
@@ -211,6 +209,11 @@ impl Shard {
         Box::new(AskError::Timeout { target: self.name_of(to), after, setting })
     }
 
+    #[cold]
+    fn trace(&self, event: fn(&'static str, &str, u16), message: &'static str, to: &Destination) {
+        event(message, &self.name_of(to), self.core);
+    }
+
     /// The endpoint that a ref points at, for people.
     fn name_of(&self, to: &Destination) -> Arc<str> {
         match to {
@@ -252,7 +255,7 @@ impl Shard {
             return Err(SendError::Stopped { target: self.node.name.as_str().into() });
         }
         if trace::is_on() {
-            trace::sent(M::NAME, &self.name_of(to), self.core);
+            self.trace(trace::sent, M::NAME, to);
         }
         self.queue_early();
         match to {
@@ -430,6 +433,11 @@ pub(super) struct Named<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) index: u32,
     pub(super) key: Option<u16>,
+}
+
+#[cold]
+fn forbidden(address: &Arc<str>, policy: &'static str) -> Box<AskError> {
+    Box::new(AskError::ForbiddenAddress { address: address.clone(), policy })
 }
 
 #[inline]
