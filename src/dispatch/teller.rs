@@ -11,13 +11,13 @@ thread_local! {
 /// Decodes what came from `origin`. A panic in there is kept by the codec.
 #[inline]
 pub fn told_by<R>(origin: Origin, decode: impl FnOnce() -> R) -> R {
-    TELLER.set(Some(origin));
+    let before = TELLER.with(|teller| teller.replace(Some(origin)));
     let decoded = decode();
-    TELLER.set(None);
+    TELLER.with(|teller| teller.set(before));
     decoded
 }
 
 /// Who sent the bytes that are being decoded; none if a user's own code decodes them.
 pub fn teller() -> Option<Origin> {
-    TELLER.get()
+    TELLER.with(Cell::get)
 }
