@@ -289,9 +289,17 @@ impl Core {
     }
 
     fn fire_timers(&mut self) -> bool {
+        self.shard.timers.borrow_mut().expire(self.shard.clock(), &mut self.fired);
+        let happened = !self.fired.is_empty();
+        if happened {
+            self.handle_timers();
+        }
+        happened | self.shard.end_expired(&self.path)
+    }
+
+    #[cold]
+    fn handle_timers(&mut self) {
         let mut fired = std::mem::take(&mut self.fired);
-        self.shard.timers.borrow_mut().expire(self.shard.clock(), &mut fired);
-        let happened = !fired.is_empty();
         for timer in fired.drain(..) {
             match Timer::unpack(timer) {
                 Timer::Connection(id) => self.shard.on_connection_timer(id),
@@ -306,17 +314,14 @@ impl Core {
             }
         }
         self.fired = fired;
-        happened | self.shard.end_expired(&self.path)
     }
 
     /// Gives the ring what the turn has noted; true if a lane was full and wants another try. Whoever calls this wakes the
     /// receivers before any user code runs again.
     pub(super) fn flush(&mut self) -> bool {
-        let mut actions = self.shard.actions.take();
-        actions.drain(..).for_each(|action| self.perform(action));
-        // What they caused in turn is kept in the buffer that has grown already.
-        actions.append(&mut self.shard.actions.borrow_mut());
-        self.shard.actions.replace(actions);
+        if !self.shard.actions.borrow().is_empty() {
+            self.perform_all();
+        }
         let may_probe = self.may_probe();
         // A single send is cheaper by itself than with an enter, unless that has more to do.
         let at_once = self.shard.sends_waiting() == 1 && !self.ring.wants_enter();
@@ -336,6 +341,15 @@ impl Core {
             }
         }
         self.shard.flush_lanes() || !self.shard.actions.borrow().is_empty()
+    }
+
+    #[cold]
+    fn perform_all(&mut self) {
+        let mut actions = self.shard.actions.take();
+        actions.drain(..).for_each(|action| self.perform(action));
+        // What they caused in turn is kept in the buffer that has grown already.
+        actions.append(&mut self.shard.actions.borrow_mut());
+        self.shard.actions.replace(actions);
     }
 
     fn perform(&mut self, action: Action) {
@@ -370,7 +384,8 @@ impl Core {
     }
 
     pub(super) fn publish(&mut self) {
-        let mut all = self.shard.read_counters();
+        self.shard.gather_counters();
+        let mut all = self.shard.counters.borrow_mut();
         let ring = self.ring.stats();
         all.enters = ring.enters;
         all.sqes = ring.sqes;

@@ -15,7 +15,7 @@ use super::node::{CoreDoor, Job, Node, now};
 use super::sleep::Sleepers;
 use super::timeouts::Timer;
 use crate::dispatch::call::Origin;
-use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::dispatcher::{DispatchStats, Dispatcher};
 use crate::dispatch::inbox::InboxLimits;
 use crate::dispatch::reply_path::{ReplyPath, refuse};
 use crate::dispatch::teller::teller;
@@ -105,8 +105,10 @@ pub struct Shard {
     pub(super) early: EarlyAsk,
     /// Leads repliers back here.
     pub(super) home: Arc<Home>,
-    /// The counters that this floor keeps.
+    /// The counters of this core; of other floors as they were gathered last.
     pub counters: RefCell<CoreSnapshot>,
+    /// What was gathered last of counters that grow here as well: those of the dispatcher, and late replies.
+    gathered: Cell<(DispatchStats, u64)>,
     /// When the shutdown gives up waiting, once it has begun.
     pub closing: Cell<Option<u64>>,
     /// `Config::ask_timeout` in nanoseconds.
@@ -150,6 +152,7 @@ impl Shard {
             early: EarlyAsk::default(),
             home: Arc::new(Home { node: node.clone(), core }),
             counters: RefCell::default(),
+            gathered: Cell::default(),
             closing: Cell::new(None),
             ask_timeout_ns: nanoseconds(node.config.ask_timeout),
             clock: Cell::new(clock),
@@ -260,30 +263,30 @@ impl Shard {
         drop(self.door().injector.close());
     }
 
-    /// The counters of all floors that live in here.
-    pub fn read_counters(&self) -> CoreSnapshot {
-        let mut all = *self.counters.borrow();
-        let dispatch = self.dispatcher.stats();
+    /// Brings in the counters of all floors that live in here.
+    pub(super) fn gather_counters(&self) {
+        let mut all = self.counters.borrow_mut();
+        let (dispatch, deferrals) = (self.dispatcher.stats(), self.dispatcher.deferrals());
+        // Those that this floor counts as well grow by what is new.
+        let (late, before) = (deferrals.late(), self.gathered.replace((dispatch, deferrals.late())));
+        all.tasks_refused += dispatch.no_task - before.0.no_task;
+        all.events_lost += dispatch.events_lost - before.0.events_lost;
+        all.cancelled += dispatch.cancelled - before.0.cancelled;
+        all.unknown_endpoint += dispatch.unknown - before.0.unknown;
+        all.replies_late += late - before.1;
         all.handled = dispatch.handled;
         all.unknown_messages = dispatch.unhandled;
         all.undecodable_messages = dispatch.undecodable;
         all.one_way_timeouts = dispatch.one_way_overdue;
-        let deferrals = self.dispatcher.deferrals();
         all.overloaded_inbox = dispatch.overloaded;
         all.overloaded_deferred = deferrals.refused();
-        all.tasks_refused += dispatch.no_task;
-        all.replies_late += deferrals.late();
-        all.deferred = deferrals.len() as u64;
-        all.events_lost += dispatch.events_lost;
         all.expired = dispatch.expired;
-        all.cancelled += dispatch.cancelled;
-        all.unknown_endpoint += dispatch.unknown;
+        all.deferred = deferrals.len() as u64;
         all.connections = self.connections.borrow().len() as u64;
         all.pending_asks = self.pending.borrow().len() as u64;
         all.endpoints = self.dispatcher.live() as u64;
         all.inbox_messages = self.dispatcher.queued() as u64;
         all.tasks = self.executor.live() as u64;
         all.timers = self.timers.borrow().len() as u64;
-        all
     }
 }

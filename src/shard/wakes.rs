@@ -62,15 +62,19 @@ impl Shard {
     #[inline]
     fn claim_wakes(&self, mut issue: impl FnMut(&CoreDoor, WakeClaim<'_>)) {
         let mut lanes = self.lanes.borrow_mut();
-        for core in lanes.unwoken.drain(..) {
+        let mut claimed = 0;
+        for &core in &lanes.unwoken {
             let door = &self.node.cores[usize::from(core)];
-            match door.park.claim_wake() {
-                Some(claim) => {
-                    self.count(|counters| counters.wakes_sent += 1);
-                    issue(door, claim);
-                }
-                None => self.count(|counters| counters.wakes_suppressed += 1),
+            if let Some(claim) = door.park.claim_wake() {
+                claimed += 1;
+                issue(door, claim);
             }
         }
+        let awake = lanes.unwoken.len() as u64 - claimed;
+        lanes.unwoken.clear();
+        self.count(|counters| {
+            counters.wakes_sent += claimed;
+            counters.wakes_suppressed += awake;
+        });
     }
 }
