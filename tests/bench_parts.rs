@@ -1,27 +1,43 @@
 //! The parts of the benchmark that can be wrong without anybody noticing.
 
+use std::cell::RefCell;
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use futures::future::{join, ready};
 
+use cli::{Command, Options};
 use counts::Counts;
+use crowd::{Asker, Crowd};
 use footprint::{Footprint, Held, Memory};
 use open_loop::{OpenLoop, yield_now};
-use sample::{Sample, Span};
+use plan::{FloorKind, Path, Plan};
+use sample::{Meter, Sample, Span, TimedMeter};
 use schedule::{Rate, Schedule};
+use variant::{Caller, PayloadKind, Shape, Variant};
 
+#[path = "../benches/per_core_echo/cli.rs"]
+#[expect(dead_code, reason = "nothing is measured here")]
+mod cli;
 #[path = "../benches/per_core_echo/counts.rs"]
 mod counts;
+#[path = "../benches/per_core_echo/crowd.rs"]
+mod crowd;
 #[path = "../benches/per_core_echo/footprint.rs"]
 mod footprint;
 #[path = "../benches/per_core_echo/open_loop.rs"]
 mod open_loop;
+#[path = "../benches/per_core_echo/plan.rs"]
+#[expect(dead_code, reason = "nothing is measured here")]
+mod plan;
 #[path = "../benches/per_core_echo/sample.rs"]
 #[expect(dead_code, reason = "only what open loops count is looked at")]
 mod sample;
 #[path = "../benches/per_core_echo/schedule.rs"]
 mod schedule;
+#[path = "../benches/per_core_echo/variant.rs"]
+mod variant;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -95,6 +111,149 @@ fn what_a_connection_costs_is_what_each_beyond_the_first_has_added() {
     let each = Footprint { server_heap: 640.0, server_resident: 1280.0, client_heap: 1500.0, client_resident: 3000.0 };
     assert_eq!(memory(1_064_000, 149_500).of_each_beyond(one, 101), Some(each));
     assert_eq!(one.of_each_beyond(one, 1), None);
+}
+
+/// Ends and begins an ask so many times.
+fn ask(meter: &mut Meter, times: u32) {
+    let mut begun = meter.begin();
+    for _ in 0..times {
+        begun = meter.next(begun);
+    }
+}
+
+#[test]
+fn all_asks_are_counted_and_one_of_sixteen_is_timed() {
+    for (sampled, timed) in [(16, 2), (1, 40)] {
+        let mut meter = Meter::new(sampled).unwrap();
+        meter.open(Instant::now());
+        ask(&mut meter, 40);
+        assert_eq!(meter.count(), 40);
+        assert_eq!(Sample::of([meter]).unwrap().latency.len(), timed, "one of {sampled}");
+    }
+}
+
+#[test]
+fn asks_before_and_after_the_counted_time_do_not_count() {
+    let mut meter = Meter::new(16).unwrap();
+    ask(&mut meter, 100);
+    meter.open(Instant::now());
+    ask(&mut meter, 32);
+    meter.close();
+    ask(&mut meter, 100);
+    assert_eq!((meter.count(), meter.is_counting()), (32, false));
+    assert_eq!(Sample::of([meter]).unwrap().latency.len(), 2);
+}
+
+#[test]
+fn a_floor_counts_from_the_first_timed_ask_behind_the_warm_up() {
+    let span = Span { warm: Duration::ZERO, steady: Duration::from_secs(3600) };
+    let mut meter = TimedMeter::start(span, 16).unwrap();
+    let mut begun = meter.begin();
+    for _ in 0..48 {
+        begun = meter.next(begun).expect("the time is not over");
+    }
+    let meter = meter.into_meter();
+    assert_eq!(meter.count(), 32);
+    assert_eq!(Sample::of([meter]).unwrap().latency.len(), 2);
+}
+
+#[test]
+fn askers_on_many_threads_count_for_themselves_between_the_two_readings() {
+    let crowd = Crowd::new(3).unwrap();
+    let askers: Vec<RefCell<Asker>> = (0..3).map(|lane| RefCell::new(crowd.asker(lane))).collect();
+    let ask_each = |times: u32| {
+        for mut asker in askers.iter().map(RefCell::borrow_mut) {
+            for _ in 0..times {
+                let begun = asker.begin();
+                assert!(asker.end(begun), "the time is not over");
+            }
+        }
+        Ok(times)
+    };
+    assert!(askers[0].borrow().is_warming_up());
+    ask_each(5).unwrap();
+    let time = crowd.keep_time(Span { warm: Duration::ZERO, steady: Duration::ZERO }, || ask_each(32)).unwrap();
+    assert_eq!((time.count, time.before, time.after), (96, 32, 32));
+    assert!(!askers[1].borrow_mut().end(None), "the time is over");
+    drop(askers);
+    // Both readings lie in the phase that counts: each asker has timed two of 32 asks in each.
+    assert_eq!(Sample::of([crowd.into_meter(&time).unwrap()]).unwrap().latency.len(), 12);
+}
+
+fn options(arguments: &[&str]) -> Result<Options, String> {
+    match cli::parse(["per_core_echo"].iter().chain(arguments).map(OsString::from)) {
+        Ok(Command::Run(options)) => Ok(*options),
+        Ok(_) => panic!("{arguments:?} measure nothing"),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn ways_to_write_an_ask_make_a_row_of_each_combination() {
+    let args = ["--path", "tcp", "--idle", "spin", "--window", "512"];
+    let rows = |more: &[&str]| {
+        let plan = Plan::new(&options(&[&args, more].concat()).unwrap());
+        plan.runs.iter().map(|run| run.variant.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&[]), ["task      core   array"]);
+    assert_eq!(rows(&["--payload", "100"]), ["task      core   bytes"]);
+    let wanted =
+        ["task      core   array", "task      core   vec  ", "unordered core   array", "unordered core   vec  "];
+    assert_eq!(rows(&["--shape", "task,unordered", "--payload-kind", "array,vec"]), wanted);
+    let wanted = ["task      core   array", "task      thread array", "task      tokio  array"];
+    assert_eq!(rows(&["--caller", "core, thread,tokio"]), wanted);
+    assert_eq!(rows(&["--shape", "join_all,join_all", "--payload-kind", "bytes"]), ["join_all  core   bytes"]);
+}
+
+#[test]
+fn combinations_that_make_no_sense_are_errors_that_say_so() {
+    let refused = |arguments: &[&str]| options(arguments).err().expect("it is refused");
+    for (arguments, part) in [
+        (&["--shape", "unordered", "--caller", "tokio"][..], "--shape unordered is driven on a core"),
+        (&["--shape", "task,join_all", "--caller", "core,thread"], "--shape join_all is driven on a core"),
+        (&["--payload-kind", "array", "--payload", "100"], "--payload-kind array has 0, 16, 64, 128, 256, 1024, 4096"),
+        (&["--shape", "unordered", "--rate", "20%"], "--shape is for the usual table, not for --rate"),
+        (&["--caller", "tokio", "--scale"], "--caller is for the usual table, not for --scale"),
+        (
+            &["--caller", "thread", "--connections"],
+            "--caller is for the usual table, not for a sweep over --connections",
+        ),
+        (&["--payload-kind", "vec", "--payloads", "64K"], "--payload-kind is not for --payloads"),
+        (&["--shape", "tasks"], "'tasks' is none of task, unordered, join_all"),
+        (&["--caller", "async"], "'async' is none of core, thread, tokio"),
+        (&["--payload-kind", "string"], "'string' is none of array, vec, bytes"),
+    ] {
+        let error = refused(arguments);
+        assert!(error.contains(part), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn usual_runs_are_written_the_usual_way_and_keep_within_their_time() {
+    for (arguments, seconds) in [(&[][..], 70), (&["--quick"], 10)] {
+        let plan = Plan::new(&options(arguments).unwrap());
+        assert_eq!(plan.runs.len(), 30);
+        let usual = Variant { shape: Shape::Task, caller: Caller::Core, payload_kind: PayloadKind::Array };
+        assert!(plan.runs.iter().all(|run| run.variant == usual && run.sampled() == 16));
+        assert!((plan.span.warm + plan.span.steady) * plan.slots() <= Duration::from_secs(seconds));
+    }
+}
+
+#[test]
+fn callers_that_are_no_core_stand_beside_a_hop_at_any_distance_with_each_idle_policy() {
+    let plan = Plan::new(&options(&["--caller", "tokio", "--window", "64"]).unwrap());
+    assert_eq!(plan.runs.len(), 12);
+    assert!(plan.runs.iter().all(|run| plan.floor(run) == Some(FloorKind::Hop)));
+    let own = Plan::new(&options(&["--path", "local"]).unwrap());
+    assert!(own.runs.iter().all(|run| run.path == Path::Local && own.floor(run).is_none()));
+}
+
+#[test]
+fn large_echoes_and_fetches_are_all_timed() {
+    let sampled = |arguments: &[&str]| Plan::new(&options(arguments).unwrap()).runs[0].sampled();
+    assert_eq!((sampled(&["--payload", "4096"]), sampled(&["--payload", "65536"])), (16, 1));
+    let fetches = Plan::payloads(&options(&["--payloads", "64"]).unwrap());
+    assert!(fetches.runs.iter().all(|run| run.sampled() == 1 && run.variant.payload_kind == PayloadKind::Bytes));
 }
 
 /// 10 asks of which 8 count, one a millisecond, and the times to take them at.

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::counts::Counts;
 use crate::plan::{IdlePolicy, Path};
 use crate::schedule::Rate;
+use crate::variant::{Caller, PayloadKind, Shape, Variant};
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -40,6 +41,19 @@ Usage: cargo bench --bench per_core_echo -- [OPTIONS]
   --payload BYTES    0, 16, 64, 128, 256, 1024 and 4096 need no memory of their own; other sizes
                      are carried by `Bytes`, whose allocations are counted
                                                              [64]
+  --payload-kind LIST
+                     what carries it: array ([u8; N], of the sizes above), vec (Vec<u8>), bytes (Bytes)
+                                                             [array if there is one of that size, else bytes]
+  --shape LIST       how an asking core keeps asks in flight: task (one task for each), unordered (one task
+                     with a FuturesUnordered), join_all (one task that awaits batches)
+                                                             [task]
+  --caller LIST      who asks: core (the asking core), thread (a thread for each ask in flight, which blocks),
+                     tokio (tasks of a multi-threaded tokio runtime in the same process). The last two
+                     stand beside a hop through tokio channels to a thread that answers at once, and
+                     tell how often a thread fell asleep for each ask. --shape is task for them
+                                                             [core]
+                     These three make a row of each combination. --shape and --caller are for the usual
+                     table only, --payload-kind for all but --payloads
   --seconds N        counted time of each side of each row, over 3 rounds
   --quick            finish within 15 s instead of 90 s
   --json FILE        write all figures
@@ -77,6 +91,19 @@ pub(crate) enum Report {
     Connections,
 }
 
+impl Report {
+    /// The option that asks for it.
+    fn option(self) -> &'static str {
+        match self {
+            Report::Echoes => "the usual table",
+            Report::Rates => "--rate",
+            Report::Payloads => "--payloads",
+            Report::Scale => "--scale",
+            Report::Connections => "a sweep over --connections",
+        }
+    }
+}
+
 /// What to do.
 pub(crate) enum Command {
     /// Measure.
@@ -105,6 +132,8 @@ pub(crate) struct Options {
     /// For the sweep over numbers of connections.
     pub(crate) counts: Vec<usize>,
     pub(crate) payload: usize,
+    /// The ways to write an ask; at least one.
+    pub(crate) variants: Vec<Variant>,
     /// Counted time of one side of one row, over all rounds.
     pub(crate) seconds: Option<Duration>,
     pub(crate) quick: bool,
@@ -125,12 +154,14 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         payloads: Vec::new(),
         counts: Vec::new(),
         payload: 64,
+        variants: Vec::new(),
         seconds: None,
         quick: false,
         json: None,
         svg: default_svg(),
     };
     let mut connections = None;
+    let (mut shapes, mut callers, mut payload_kinds) = (Vec::new(), Vec::new(), Vec::new());
     let mut parser = lexopt::Parser::from_iter(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -164,6 +195,16 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
                 options.payloads = list(if sizes == "all" { SWEEP } else { &sizes }, size)?;
             }
             Long("payload") => options.payload = number("--payload", &parser.value()?.string()?, 0, LARGEST_PAYLOAD)?,
+            Long("payload-kind") => {
+                let known = |name: &str| named(PayloadKind::ALL, PayloadKind::name, name);
+                payload_kinds = list(&parser.value()?.string()?, known)?;
+            }
+            Long("shape") => {
+                shapes = list(&parser.value()?.string()?, |name| named(Shape::ALL, Shape::name, name))?;
+            }
+            Long("caller") => {
+                callers = list(&parser.value()?.string()?, |name| named(Caller::ALL, Caller::name, name))?;
+            }
             Long("seconds") => options.seconds = Some(seconds(&parser.value()?.string()?)?),
             Long("quick") => options.quick = true,
             Long("json") => options.json = Some(parser.value()?.into()),
@@ -176,6 +217,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         }
     }
     settle(&mut options);
+    options.variants = variants(&options, &shapes, &callers, &payload_kinds)?;
     settle_cores(&mut options, connections)?;
     Ok(Command::Run(Box::new(options)))
 }
@@ -199,6 +241,38 @@ fn settle(options: &mut Options) {
     if sweeps && options.counts.is_empty() {
         options.counts = if options.quick { QUICK_CONNECTIONS.to_vec() } else { CONNECTIONS.to_vec() };
     }
+}
+
+/// All combinations of these. Fails if one makes no sense.
+fn variants(
+    options: &Options,
+    shapes: &[Shape],
+    callers: &[Caller],
+    payload_kinds: &[PayloadKind],
+) -> Result<Vec<Variant>, Error> {
+    let is_usual = options.report == Report::Echoes;
+    for (option, given) in [("--shape", !shapes.is_empty()), ("--caller", !callers.is_empty())] {
+        if given && !is_usual {
+            return Err(format!("{option} is for the usual table, not for {}", options.report.option()).into());
+        }
+    }
+    if options.report == Report::Payloads && !payload_kinds.is_empty() {
+        return Err("--payload-kind is not for --payloads, whose answers are Bytes".into());
+    }
+    let usual = Variant::usual(options.payload);
+    let mut variants = Vec::new();
+    for &caller in some_or(callers, &[usual.caller]) {
+        for &shape in some_or(shapes, &[usual.shape]) {
+            for &payload_kind in some_or(payload_kinds, &[usual.payload_kind]) {
+                variants.push(Variant { shape, caller, payload_kind }.check(options.payload)?);
+            }
+        }
+    }
+    Ok(variants)
+}
+
+fn some_or<'a, T>(given: &'a [T], usual: &'a [T]) -> &'a [T] {
+    if given.is_empty() { usual } else { given }
 }
 
 fn settle_cores(options: &mut Options, connections: Option<usize>) -> Result<(), Error> {

@@ -1,12 +1,13 @@
 //! The floors: what the machine does when no runtime is in the way.
 //!
 //! Each is the shortest loop that does the work of a path, on two threads pinned to the CPUs that ringpost's cores get.
-//! Both sides read the clock once per round trip and record it the same way, so that the cost of measuring cancels out
-//! of the ratio as far as it can.
+//! Both sides time the same part of the round trips and record it the same way, so that the cost of measuring cancels
+//! out of the ratio as far as it can.
 
 mod alone;
 mod cache_line;
 mod fetch;
+mod hop;
 mod ping_pong;
 mod pipelined;
 mod round_robin;
@@ -18,6 +19,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::Error;
 use crate::cpus::Cpus;
+use crate::message::Used;
+use crate::outside;
 use crate::pair::{self, System};
 use crate::plan::{FloorKind, IdlePolicy, Path, Run};
 use crate::sample::{Meter, Sample, Span};
@@ -26,6 +29,9 @@ use crate::sample::{Meter, Sample, Span};
 pub(crate) fn measure(kind: FloorKind, run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Error> {
     if kind == FloorKind::RoundRobin {
         return pair::measure(System::Floor, run, span);
+    }
+    if kind == FloorKind::Hop {
+        return measure_hops(run, span, cpus);
     }
     thread::scope(|scope| {
         let pairs: Vec<_> =
@@ -37,40 +43,59 @@ pub(crate) fn measure(kind: FloorKind, run: &Run, span: Span, cpus: &Cpus) -> Re
 
 fn measure_pair(kind: FloorKind, run: &Run, pair: usize, span: Span, cpus: &Cpus) -> Result<Meter, Error> {
     let at = Pair { cpus, asking: pair, answering: run.pairs() + pair };
-    let window = run.window().unwrap_or(1);
+    let (window, sampled) = (run.window().unwrap_or(1), run.sampled());
     match kind {
         FloorKind::NonBlocking => {
             let (near, far) = connect(run.path)?;
             near.set_nonblocking(true)?;
             far.set_nonblocking(true)?;
-            at.run(|| ping_pong::ask(near, run.payload, span), || ping_pong::answer(far, run.payload))
+            at.run(|| ping_pong::ask(near, run.payload, sampled, span), || ping_pong::answer(far, run.payload))
         }
         FloorKind::Blocking => {
             let (near, far) = connect(run.path)?;
-            at.run(|| ping_pong::ask(near, run.payload, span), || ping_pong::answer(far, run.payload))
+            at.run(|| ping_pong::ask(near, run.payload, sampled, span), || ping_pong::answer(far, run.payload))
         }
         FloorKind::Pipelined => {
             let pairs: Result<Vec<_>, Error> = (0..run.connections_of(pair)).map(|_| connect(run.path)).collect();
             let (near, far) = pairs?.into_iter().unzip();
-            at.run(|| pipelined::ask(near, window, run.payload, span), || pipelined::answer(far))
+            at.run(|| pipelined::ask(near, window, run.payload, sampled, span), || pipelined::answer(far))
         }
         FloorKind::Fetch => {
             let (near, far) = connect(run.path)?;
             let spin = run.idle != IdlePolicy::Park;
             near.set_nonblocking(spin)?;
             far.set_nonblocking(spin)?;
-            at.run(|| fetch::ask(near, window, run.payload, span), || fetch::answer(far, run.payload))
+            at.run(|| fetch::ask(near, window, run.payload, sampled, span), || fetch::answer(far, run.payload))
         }
         FloorKind::Alone => {
             let (near, far) = connect(run.path)?;
-            cpus.pinned(pair, || alone::echo(near, far, window, run.payload, span))
+            cpus.pinned(pair, || alone::echo(near, far, window, run.payload, sampled, span))
         }
-        FloorKind::RoundRobin => Err("that floor takes two processes".into()),
+        FloorKind::RoundRobin | FloorKind::Hop => Err("that floor takes more than two threads".into()),
         FloorKind::CacheLine => {
             let lines = cache_line::Lines::new(window);
-            at.run(|| cache_line::ask(&lines, span), || cache_line::answer(&lines))
+            at.run(|| cache_line::ask(&lines, sampled, span), || cache_line::answer(&lines))
         }
     }
+}
+
+/// Asks threads on the CPUs of the answering cores through channels; as many asks are in flight as in `run`.
+fn measure_hops(run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Error> {
+    let (spin, window) = (run.idle != IdlePolicy::Park, run.window().unwrap_or(1));
+    thread::scope(|scope| {
+        let mut hops = Vec::new();
+        let mut threads = Vec::new();
+        for pair in 0..run.pairs() {
+            let in_flight = window * run.connections.map_or(1, |_| run.connections_of(pair));
+            let (to, asks) = hop::channel(in_flight);
+            hops.extend((0..in_flight as u64).map(|number| hop::Hop { number, to: to.clone() }));
+            let core = if run.path == Path::Local { pair } else { run.pairs() + pair };
+            threads.push(scope.spawn(move || cpus.pinned(core, || hop::answer(asks, spin))));
+        }
+        let sample = outside::ask(run.variant.caller, hops, span, || Ok(Used::default()));
+        threads.into_iter().try_for_each(join)?;
+        sample.map(|sample| Sample { enters_per_op: None, ..sample })
+    })
 }
 
 /// The answering process of [`FloorKind::RoundRobin`]: listens at `bind`, tells its port, answers on as many connections
@@ -92,7 +117,7 @@ pub(crate) fn serve_round_robin(
 pub(crate) fn ask_round_robin(run: &Run, cpus: &Cpus, addresses: &[String], span: Span) -> Result<Sample, Error> {
     let sockets = addresses.iter().map(|address| prepared(round_robin::dial(address)?, run));
     let sockets = sockets.collect::<Result<Vec<_>, Error>>()?;
-    Sample::of([cpus.pinned(0, || round_robin::ask(sockets, run.payload, span))?])
+    Sample::of([cpus.pinned(0, || round_robin::ask(sockets, run.payload, run.sampled(), span))?])
 }
 
 /// A socket that sends at once, and waits as the policy says.

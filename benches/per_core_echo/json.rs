@@ -44,6 +44,12 @@ struct Record {
     max_ns: u64,
     allocs_per_op: Option<f64>,
     enters_per_op: Option<f64>,
+    /// How the asks are driven, who asks, and what carries the payload.
+    shape: &'static str,
+    caller: &'static str,
+    payload_kind: &'static str,
+    /// Times per ask that a thread of the process fell asleep; known where no core asks.
+    sleeps_per_op: Option<f64>,
     /// Bytes of an idle connection at each end: what the core has allocated, and what of the process is in memory.
     server_heap_per_connection: Option<f64>,
     server_resident_per_connection: Option<f64>,
@@ -82,6 +88,10 @@ impl Record {
             max_ns: sample.latency.max(),
             allocs_per_op: sample.allocs_per_op,
             enters_per_op: sample.enters_per_op,
+            shape: run.variant.shape.name(),
+            caller: run.variant.caller.name(),
+            payload_kind: run.variant.payload_kind.name(),
+            sleeps_per_op: sample.sleeps_per_op,
             server_heap_per_connection: footprint.map(|each| each.server_heap),
             server_resident_per_connection: footprint.map(|each| each.server_resident),
             client_heap_per_connection: footprint.map(|each| each.client_heap),

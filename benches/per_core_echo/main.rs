@@ -9,6 +9,7 @@ mod cli;
 mod connections;
 mod counts;
 mod cpus;
+mod crowd;
 mod doors;
 mod files;
 mod floor;
@@ -16,6 +17,7 @@ mod footprint;
 mod json;
 mod message;
 mod open_loop;
+mod outside;
 mod pair;
 mod payloads;
 mod plan;
@@ -25,9 +27,12 @@ mod ringpost_paths;
 mod sample;
 mod scale;
 mod schedule;
+mod shapes;
+mod sleeps;
 mod stage;
 mod svg;
 mod table;
+mod variant;
 
 use std::process::ExitCode;
 

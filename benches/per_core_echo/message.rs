@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::alloc::thread_allocs;
 use crate::footprint::Held;
 use crate::pair::held;
+use crate::variant::ARRAY_SIZES;
 
 /// A payload whose size the type knows: it lives wherever the message lives and needs no memory of its own.
 #[derive(Clone, PartialEq)]
@@ -41,12 +42,16 @@ impl<const N: usize> Visitor<'_> for PayloadVisitor<N> {
     }
 }
 
-/// A payload of any other size. Decoding it takes memory, and the table says how often.
+/// A payload of any size in `Bytes`. Decoding it takes memory, and the table says how often.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AnyPayload(Bytes);
 
+/// A payload of any size in a `Vec<u8>`, as serde derives it.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct VecPayload(Vec<u8>);
+
 /// A message whose answer can be checked.
-pub(crate) trait Question: Ask + Message + Clone {
+pub(crate) trait Question: Ask + Message + Clone + Sync {
     /// One with `size` bytes of payload, or whose answer has them; types that know their size ignore it.
     fn with_size(size: usize) -> Self;
 
@@ -82,12 +87,19 @@ macro_rules! sizes {
             fn handlers(handlers: &mut Handlers<Self>) {
                 $(handlers.ask_sync::<Payload<$size>>();)+
                 handlers.ask_sync::<AnyPayload>();
+                handlers.ask_sync::<VecPayload>();
                 handlers.ask_sync::<Fetch>();
             }
         }
 
-        /// Sizes of payload that need no memory of their own.
-        pub(crate) const FIXED_SIZES: &[usize] = &[$($size),+];
+        // The options are checked against that list.
+        const _: () = {
+            let (sizes, mut i) = ([$($size),+], 0);
+            while i < ARRAY_SIZES.len() {
+                assert!(sizes[i] == ARRAY_SIZES[i]);
+                i += 1;
+            }
+        };
     };
 }
 
@@ -106,6 +118,18 @@ message!(AnyPayload as "bench.Echo" => AnyPayload);
 impl Question for AnyPayload {
     fn with_size(size: usize) -> Self {
         AnyPayload(Bytes::from(vec![0x5a; size]))
+    }
+
+    fn fits(&self, reply: &Self) -> bool {
+        reply == self
+    }
+}
+
+message!(VecPayload as "bench.EchoVec" => VecPayload);
+
+impl Question for VecPayload {
+    fn with_size(size: usize) -> Self {
+        VecPayload(vec![0x5a; size])
     }
 
     fn fits(&self, reply: &Self) -> bool {

@@ -45,7 +45,7 @@ struct State {
 impl OpenLoop {
     /// Begins at `start`: the warm-up of `span` goes at the same rate, and does not count.
     pub(crate) fn new(start: Instant, span: Span, per_second: f64) -> Result<OpenLoop, Error> {
-        let mut meter = Meter::new()?;
+        let mut meter = Meter::new(1)?;
         let opens = start + span.warm;
         meter.open(opens);
         let schedule = Schedule::new(start, span.warm + span.steady, per_second);

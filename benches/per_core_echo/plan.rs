@@ -1,13 +1,15 @@
 //! What is measured, in which order and for how long.
 
 use std::fmt;
+use std::iter::repeat;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Options;
-use crate::sample::Span;
+use crate::sample::{SAMPLED, Span};
 use crate::schedule::Rate;
+use crate::variant::{Caller, PayloadKind, Variant};
 
 /// How the ask travels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -84,6 +86,8 @@ pub(crate) enum FloorKind {
     RoundRobin,
     /// Numbers passed through shared cache lines, both sides spinning.
     CacheLine,
+    /// Numbers sent through a tokio channel to a thread that answers at once, through a oneshot channel.
+    Hop,
 }
 
 impl FloorKind {
@@ -97,6 +101,7 @@ impl FloorKind {
             FloorKind::Alone => "raw bytes on one core",
             FloorKind::RoundRobin => "raw bytes round robin",
             FloorKind::CacheLine => "cache lines",
+            FloorKind::Hop => "tokio channels",
         }
     }
 }
@@ -152,13 +157,18 @@ pub(crate) struct Run {
     pub(crate) exchange: Exchange,
     /// Bytes of the answer, and of the ask if that is echoed.
     pub(crate) payload: usize,
+    pub(crate) variant: Variant,
 }
+
+/// From this payload on each ask is timed: a reading of the clock weighs nothing there, and few asks make a measurement.
+const EACH_IS_TIMED: usize = 64 << 10;
 
 impl Run {
     /// Which floor stands beside it. Nothing lies below a call on one core that would be worth the name.
     pub(crate) fn floor(&self) -> Option<FloorKind> {
         match self.path {
             _ if self.window().is_none() => None,
+            _ if self.variant.caller != Caller::Core => Some(FloorKind::Hop),
             _ if self.load == Load::RoundRobin(1) => Some(FloorKind::RoundRobin),
             _ if matches!(self.load, Load::RoundRobin(_)) => None,
             Path::Local => None,
@@ -169,6 +179,12 @@ impl Run {
             _ if self.idle == IdlePolicy::Park => Some(FloorKind::Blocking),
             _ => Some(FloorKind::NonBlocking),
         }
+    }
+
+    /// One of so many asks is timed, here and in the floor.
+    pub(crate) fn sampled(&self) -> u32 {
+        let is_short = self.exchange == Exchange::Echo && self.payload < EACH_IS_TIMED;
+        if is_short && self.window().is_some() { SAMPLED } else { 1 }
     }
 
     /// Asks in flight, in a closed loop.
@@ -217,7 +233,9 @@ impl fmt::Display for Run {
                 write!(f, "{window} in flight over {} connections", self.connections.unwrap_or(1))
             }
             Load::Rate { per_second, .. } => write!(f, "at {per_second:.0} per second"),
-        }
+        }?;
+        let variant = self.variant;
+        if variant != Variant::usual(self.payload) { write!(f, " {variant}") } else { Ok(()) }
     }
 }
 
@@ -251,7 +269,8 @@ impl Plan {
     /// The sweep over these sizes of answers, over sockets.
     pub(crate) fn payloads(options: &Options) -> Plan {
         let of_size = |&payload: &usize| {
-            let fetched = move |run: Run| Run { payload, exchange: Exchange::Fetch, ..run };
+            let variant = Variant { payload_kind: PayloadKind::Bytes, ..Variant::usual(payload) };
+            let fetched = move |run: Run| Run { payload, exchange: Exchange::Fetch, variant, ..run };
             runs(options, &options.windows).into_iter().filter(|run| run.path.has_connections()).map(fetched)
         };
         Plan::of(options.payloads.iter().flat_map(of_size).collect(), true, options, 1.0)
@@ -335,12 +354,12 @@ fn runs(options: &Options, windows: &[usize]) -> Vec<Run> {
     for &path in &options.paths {
         for &idle in &options.idles {
             // One core that asks itself is never idle: one policy says it all.
-            if path == Path::Local && idle != local_idle(options) {
-                continue;
-            }
-            for &window in windows {
-                let cores = if path == Path::Local { 1 } else { options.cores };
-                let connections = path.has_connections().then_some(options.connections);
+            let asks_itself = |variant: &Variant| path == Path::Local && variant.caller == Caller::Core;
+            let variants = options.variants.iter();
+            let variants = variants.filter(|variant| !asks_itself(variant) || idle == local_idle(options));
+            let cores = if path == Path::Local { 1 } else { options.cores };
+            let connections = path.has_connections().then_some(options.connections);
+            for (&window, &variant) in windows.iter().flat_map(|window| repeat(window).zip(variants.clone())) {
                 runs.push(Run {
                     path,
                     idle,
@@ -350,6 +369,7 @@ fn runs(options: &Options, windows: &[usize]) -> Vec<Run> {
                     load: Load::Window(window),
                     exchange: Exchange::Echo,
                     payload: options.payload,
+                    variant,
                 });
             }
         }

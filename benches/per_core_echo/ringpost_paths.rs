@@ -1,10 +1,11 @@
 //! The asks that are measured.
 //!
 //! In a closed loop each asking core runs one task per ask in flight; each task asks, waits for the reply, asks again:
-//! the same endpoint over the same connection, or whoever comes next where all tasks go round over many connections. The
-//! first task of a core keeps the time for all of them: it asks through the warm-up, reads the counters, opens the meter,
-//! asks through the counted time, closes the meter and reads the counters again, while its neighbours ask on. In an open
-//! loop a pacer tells when to ask.
+//! the same endpoint over the same connection, or whoever comes next where all tasks go round over many connections. In
+//! other shapes one task drives all of them. The first task of a core keeps the time for all of them: it asks through the
+//! warm-up, reads the counters, opens the meter, asks through the counted time, closes the meter and reads the counters
+//! again, while its neighbours ask on. In an open loop a pacer tells when to ask. Callers that are no core ask as
+//! [`outside`] says.
 
 use std::cell::{Cell, RefCell};
 use std::iter::repeat_n;
@@ -17,12 +18,15 @@ use ringpost::{EndpointRef, RpcEnv};
 use crate::Error;
 use crate::alloc::thread_allocs;
 use crate::cpus::Cpus;
-use crate::message::{AnyPayload, Fetch, Payload, Question, Use, Used, calls};
+use crate::message::{AnyPayload, Fetch, Payload, Question, Use, Used, VecPayload, calls};
 use crate::open_loop::{OpenLoop, WORKERS, yield_now};
+use crate::outside;
 use crate::pair::{self, System};
 use crate::plan::{Exchange, Load, Run};
-use crate::sample::{Meter, Sample, Span};
+use crate::sample::{Begun, Meter, Sample, Span};
+use crate::shapes::{Batches, Unordered};
 use crate::stage::Stage;
+use crate::variant::{Caller, PayloadKind, Shape};
 
 /// Starts the envs of `run`, asks for as long as `span` says, stops them.
 pub(crate) fn measure(run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Error> {
@@ -39,8 +43,12 @@ pub(crate) fn measure(run: &Run, span: Span, cpus: &Cpus) -> Result<Sample, Erro
 
 /// Asks for as long as `span` says.
 pub(crate) fn ask(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error> {
+    if run.exchange == Exchange::Fetch {
+        return ask_on_all::<Fetch>(stage, run, span);
+    }
     match run.payload {
-        _ if run.exchange == Exchange::Fetch => ask_on_all::<Fetch>(stage, run, span),
+        _ if run.variant.payload_kind == PayloadKind::Vec => ask_on_all::<VecPayload>(stage, run, span),
+        _ if run.variant.payload_kind == PayloadKind::Bytes => ask_on_all::<AnyPayload>(stage, run, span),
         0 => ask_on_all::<Payload<0>>(stage, run, span),
         16 => ask_on_all::<Payload<16>>(stage, run, span),
         64 => ask_on_all::<Payload<64>>(stage, run, span),
@@ -48,12 +56,15 @@ pub(crate) fn ask(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error>
         256 => ask_on_all::<Payload<256>>(stage, run, span),
         1024 => ask_on_all::<Payload<1024>>(stage, run, span),
         4096 => ask_on_all::<Payload<4096>>(stage, run, span),
-        _ => ask_on_all::<AnyPayload>(stage, run, span),
+        size => Err(format!("there is no array of {size} bytes").into()),
     }
 }
 
 fn ask_on_all<M: Question>(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error> {
     let client = &stage.envs[0];
+    if run.variant.caller != Caller::Core {
+        return ask_from_outside::<M>(stage, run, span);
+    }
     let mut cores = Vec::new();
     for (core, targets) in stage.targets.iter().enumerate() {
         // The first core reads the counters of everybody who is not asking.
@@ -62,6 +73,8 @@ fn ask_on_all<M: Question>(stage: &Stage, run: &Run, span: Span) -> Result<Sampl
             targets: targets.clone(),
             payload: run.payload,
             span,
+            sampled: run.sampled(),
+            shape: run.variant.shape,
             pairs: run.pairs(),
             asking: if first { Some(Arc::clone(client)) } else { None },
             counters: if first { stage.counters.clone() } else { Vec::new() },
@@ -87,11 +100,45 @@ fn ask_on_all<M: Question>(stage: &Stage, run: &Run, span: Span) -> Result<Sampl
     Ok(sample)
 }
 
+/// Asks from threads that are no core.
+fn ask_from_outside<M: Question>(stage: &Stage, run: &Run, span: Span) -> Result<Sample, Error> {
+    let targets = stage.targets.iter().flatten();
+    let targets = targets.flat_map(|target| repeat_n(target.clone(), run.window().unwrap_or(1)));
+    let targets = targets.map(|target| Outside { target, message: M::with_size(run.payload) }).collect();
+    let read = || {
+        let replies = stage.counters.iter().map(|counter| Ok(counter.ask_blocking(Use)?));
+        let used: Vec<Used> = replies.collect::<Result<_, Error>>()?;
+        Ok(all_used(used, stage.envs.first(), run.pairs()))
+    };
+    outside::ask(run.variant.caller, targets, span, read)
+}
+
+/// An endpoint, and what it is asked by a thread that is no core.
+struct Outside<M> {
+    target: EndpointRef,
+    message: M,
+}
+
+impl<M: Question> outside::Target for Outside<M> {
+    async fn ask(&self, checks: bool) -> Result<(), Error> {
+        let reply = self.target.ask(self.message.clone()).await?;
+        if checks && !self.message.fits(&reply) { Err(differs()) } else { Ok(()) }
+    }
+
+    fn ask_blocking(&self, checks: bool) -> Result<(), Error> {
+        let reply = self.target.ask_blocking(self.message.clone())?;
+        if checks && !self.message.fits(&reply) { Err(differs()) } else { Ok(()) }
+    }
+}
+
 /// What one asking core has to do.
 struct Job {
     targets: Vec<EndpointRef>,
     payload: usize,
     span: Span,
+    /// One of so many asks is timed.
+    sampled: u32,
+    shape: Shape,
     pairs: usize,
     /// The env whose cores ask.
     asking: Option<Arc<RpcEnv>>,
@@ -100,8 +147,24 @@ struct Job {
 
 /// Keeps `window` asks in flight to each target.
 async fn ask_on_core<M: Question>(job: Job, window: usize) -> Result<(Meter, Used), Error> {
-    let askers = job.targets.iter().flat_map(|target| repeat_n(target.clone(), window));
-    ask_each::<M, _>(&job, askers).await
+    let targets = job.targets.iter().flat_map(|target| repeat_n(target.clone(), window));
+    let (message, meter) = (M::with_size(job.payload), Meter::new(job.sampled)?);
+    let meter = Rc::new(RefCell::new(meter));
+    let used = match job.shape {
+        Shape::Task => return ask_each::<M, _>(&job, targets).await,
+        Shape::Unordered => {
+            let mut unordered = Unordered::start(targets.collect(), message, Rc::clone(&meter));
+            let used = keep_time(&mut unordered, &meter, &job).await?;
+            unordered.finish().await?;
+            used
+        }
+        Shape::JoinAll => {
+            let mut batches = Batches::new(targets.collect(), message, Rc::clone(&meter));
+            keep_time(&mut batches, &meter, &job).await?
+        }
+    };
+    let meter = Rc::try_unwrap(meter).map_err(|_| "a task outlived its result")?;
+    Ok((meter.into_inner(), used))
 }
 
 /// Keeps `window` asks in flight in all, each next one to the next target.
@@ -127,15 +190,16 @@ async fn ask_each<M: Question, T: Targets>(
     job: &Job,
     targets: impl IntoIterator<Item = T>,
 ) -> Result<(Meter, Used), Error> {
-    let meter = Rc::new(RefCell::new(Meter::new()?));
+    let meter = Rc::new(RefCell::new(Meter::new(job.sampled)?));
     let mut askers = targets.into_iter().map(|targets| Asker {
         targets,
         message: M::with_size(job.payload),
         meter: Rc::clone(&meter),
     });
-    let first = askers.next().ok_or("an asking core has nobody to ask")?;
-    let others: Vec<_> = askers.map(|asker| ringpost::spawn(async move { asker.ask_until_closed().await })).collect();
-    let result = keep_time(&first, job).await;
+    let mut first = askers.next().ok_or("an asking core has nobody to ask")?;
+    let others: Vec<_> =
+        askers.map(|mut asker| ringpost::spawn(async move { asker.ask_until_closed().await })).collect();
+    let result = keep_time(&mut first, &meter, job).await;
     // Also when the first task failed: the others look at nothing else.
     meter.borrow_mut().close();
     for other in others {
@@ -147,21 +211,27 @@ async fn ask_each<M: Question, T: Targets>(
     Ok((meter.into_inner(), used))
 }
 
-async fn keep_time<M: Question>(asker: &Asker<M, impl Targets>, job: &Job) -> Result<Used, Error> {
+/// Something that asks for as long as it is told to.
+pub(crate) trait Asks {
+    /// Asks at least once; `more` sees the meter after each answer.
+    async fn ask_while(&mut self, more: impl Fn(&Meter) -> bool) -> Result<(), Error>;
+}
+
+async fn keep_time(asks: &mut impl Asks, meter: &RefCell<Meter>, job: &Job) -> Result<Used, Error> {
     // Connects and resolves the names, so that the warm-up is not spent on that.
-    asker.ask_while(|_| false).await?;
+    asks.ask_while(|_| false).await?;
     read_counts(job).await?;
     let opens = Instant::now() + job.span.warm;
-    asker.ask_while(|now| now < opens).await?;
+    asks.ask_while(|meter| meter.latest() < opens).await?;
 
     let before = read_counts(job).await?;
     let own_before = thread_allocs();
     let opened = Instant::now();
-    asker.meter.borrow_mut().open(opened);
+    meter.borrow_mut().open(opened);
     let closes = opened + job.span.steady;
-    asker.ask_while(|now| now < closes).await?;
+    asks.ask_while(|meter| meter.latest() < closes).await?;
     let own_after = thread_allocs();
-    asker.meter.borrow_mut().close();
+    meter.borrow_mut().close();
     let after = read_counts(job).await?;
 
     let allocs = own_after - own_before + after.allocs - before.allocs;
@@ -211,18 +281,26 @@ async fn ask_at_rate<M: Question>(job: Job, per_second: f64) -> Result<(Meter, U
 ///
 /// Between two readings lies one more ask to each answering core than was measured: the second reading itself.
 async fn read_counts(job: &Job) -> Result<Used, Error> {
-    let mut all = Used::default();
+    let mut used = Vec::with_capacity(job.counters.len());
     for counter in &job.counters {
-        let used = counter.ask(Use).await?;
-        all.allocs += used.allocs;
-        all.enters += used.enters;
+        used.push(counter.ask(Use).await?);
     }
-    if let Some(asking) = &job.asking {
+    Ok(all_used(used, job.asking.as_ref(), job.pairs))
+}
+
+/// What all of these have used, and the asking cores of an env.
+fn all_used(used: Vec<Used>, asking: Option<&Arc<RpcEnv>>, pairs: usize) -> Used {
+    let mut all = Used::default();
+    for Used { allocs, enters } in used {
+        all.allocs += allocs;
+        all.enters += enters;
+    }
+    if let Some(asking) = asking {
         // The asking cores come first, where one env has both.
         let cores = asking.snapshot().cores;
-        all.enters += cores[..job.pairs].iter().map(calls).sum::<u64>();
+        all.enters += cores[..pairs].iter().map(calls).sum::<u64>();
     }
-    Ok(all)
+    all
 }
 
 /// Whom an asker asks.
@@ -261,26 +339,30 @@ struct Asker<M, T> {
 }
 
 impl<M: Question, T: Targets> Asker<M, T> {
-    async fn ask_until_closed(&self) -> Result<(), Error> {
-        self.ask_while(|_| !self.meter.borrow().is_closed()).await
+    async fn ask_until_closed(&mut self) -> Result<(), Error> {
+        self.ask_while(|meter| !meter.is_closed()).await
     }
+}
 
-    /// Asks at least once; `more` sees the time of each reply. Replies of the warm-up are compared with what was asked.
-    async fn ask_while(&self, more: impl Fn(Instant) -> bool) -> Result<(), Error> {
-        let mut sent = Instant::now();
+impl<M: Question, T: Targets> Asks for Asker<M, T> {
+    async fn ask_while(&mut self, more: impl Fn(&Meter) -> bool) -> Result<(), Error> {
+        let mut begun: Begun = self.meter.borrow_mut().begin();
         loop {
             let reply = self.targets.next().ask(self.message.clone()).await?;
-            let now = Instant::now();
-            let counted = self.meter.borrow_mut().record(sent, now);
-            if !counted && !self.message.fits(&reply) {
-                return Err(differs());
-            }
-            if !more(now) {
+            let mut meter = self.meter.borrow_mut();
+            compare(&meter, &self.message, &reply)?;
+            begun = meter.next(begun);
+            if !more(&meter) {
                 return Ok(());
             }
-            sent = now;
         }
     }
+}
+
+/// Compares a reply of the warm-up with what was asked.
+#[inline]
+pub(crate) fn compare<M: Question>(meter: &Meter, message: &M, reply: &M::Reply) -> Result<(), Error> {
+    if !meter.is_counting() && !message.fits(reply) { Err(differs()) } else { Ok(()) }
 }
 
 fn differs() -> Error {

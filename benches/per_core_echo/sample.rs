@@ -15,24 +15,69 @@ pub(crate) struct Span {
     pub(crate) steady: Duration,
 }
 
-/// Collects the latencies of one asking thread.
+/// One ask of so many is timed, with two readings of the clock: one reading of each ask would take longer than
+/// everything else on the shortest paths. All asks are counted.
+pub(crate) const SAMPLED: u32 = 16;
+
+/// The start of an ask: the time if it is one of those that are timed.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun(Option<Instant>);
+
+/// Collects the latencies of one asking thread, and counts its asks.
 ///
 /// All memory is taken when it is made, so recording never shows up among the allocations it is there to count.
 /// It records only between [`open`](Meter::open) and [`close`](Meter::close).
 pub(crate) struct Meter {
     latency: Histogram<u64>,
     opened: Option<Instant>,
+    /// The latest reading of the clock, and the latest that counted.
+    latest: Instant,
     last: Instant,
     closed: bool,
+    /// One of so many asks is timed.
+    sampled: u32,
+    begun: u32,
+    /// Round trips counted so far, and those of them until `last`.
+    count: u64,
+    count_at_last: u64,
     late: u64,
     unsent: u64,
 }
 
 impl Meter {
-    /// Latencies from 1 ns to 60 s with 3 significant digits; longer ones count as 60 s.
-    pub(crate) fn new() -> Result<Meter, Error> {
-        let latency = Meter::histogram()?;
-        Ok(Meter { latency, opened: None, last: Instant::now(), closed: false, late: 0, unsent: 0 })
+    /// Latencies from 1 ns to 60 s with 3 significant digits, of one ask of `sampled`; longer ones count as 60 s.
+    pub(crate) fn new(sampled: u32) -> Result<Meter, Error> {
+        let now = Instant::now();
+        Ok(Meter {
+            latency: Meter::histogram()?,
+            opened: None,
+            latest: now,
+            last: now,
+            closed: false,
+            sampled,
+            begun: 0,
+            count: 0,
+            count_at_last: 0,
+            late: 0,
+            unsent: 0,
+        })
+    }
+
+    /// A meter that was open from `opened` to `closed`, with what others have counted.
+    pub(crate) fn counted(latency: Histogram<u64>, opened: Instant, closed: Instant, count: u64) -> Meter {
+        Meter {
+            latency,
+            opened: Some(opened),
+            latest: closed,
+            last: closed,
+            closed: true,
+            sampled: SAMPLED,
+            begun: 0,
+            count,
+            count_at_last: count,
+            late: 0,
+            unsent: 0,
+        }
     }
 
     /// What holds the latencies of a meter.
@@ -43,7 +88,7 @@ impl Meter {
     /// Ends the warm-up.
     pub(crate) fn open(&mut self, now: Instant) {
         self.opened = Some(now);
-        self.last = now;
+        (self.latest, self.last) = (now, now);
     }
 
     /// Ends the counting.
@@ -56,15 +101,72 @@ impl Meter {
         self.closed
     }
 
-    /// Counts one round trip if counting is on, and says whether it is.
+    /// Whether round trips count at present.
     #[inline]
-    pub(crate) fn record(&mut self, sent: Instant, now: Instant) -> bool {
-        let counting = self.opened.is_some() && !self.closed;
-        if counting {
-            self.latency.saturating_record(now.duration_since(sent).as_nanos() as u64);
-            self.last = now;
+    pub(crate) fn is_counting(&self) -> bool {
+        self.opened.is_some() && !self.closed
+    }
+
+    /// The latest reading of the clock.
+    #[inline]
+    pub(crate) fn latest(&self) -> Instant {
+        self.latest
+    }
+
+    /// Begins an ask.
+    #[inline]
+    pub(crate) fn begin(&mut self) -> Begun {
+        Begun(self.begins_timed().then(Instant::now))
+    }
+
+    /// Ends an ask: counts it if counting is on. Gives the time, if it was read.
+    #[inline]
+    pub(crate) fn end(&mut self, Begun(begun): Begun) -> Option<Instant> {
+        match begun {
+            Some(begun) => {
+                let now = Instant::now();
+                self.record(begun, now);
+                Some(now)
+            }
+            None => {
+                self.count += u64::from(self.is_counting());
+                None
+            }
         }
-        counting
+    }
+
+    /// Ends an ask and begins the next one, with one reading of the clock where both are timed.
+    #[inline]
+    pub(crate) fn next(&mut self, begun: Begun) -> Begun {
+        let now = self.end(begun);
+        self.begin_at(now)
+    }
+
+    #[inline]
+    fn begin_at(&mut self, now: Option<Instant>) -> Begun {
+        Begun(self.begins_timed().then(|| now.unwrap_or_else(Instant::now)))
+    }
+
+    #[inline]
+    fn begins_timed(&mut self) -> bool {
+        self.begun += 1;
+        let timed = self.begun == self.sampled;
+        if timed {
+            self.begun = 0;
+        }
+        timed
+    }
+
+    /// Counts one round trip if counting is on.
+    #[inline]
+    pub(crate) fn record(&mut self, sent: Instant, now: Instant) {
+        self.latest = now;
+        if self.is_counting() {
+            self.last = now;
+            self.latency.saturating_record(now.duration_since(sent).as_nanos() as u64);
+            self.count += 1;
+            self.count_at_last = self.count;
+        }
     }
 
     /// Counts an ask of an open loop that was sent long after it was due.
@@ -81,7 +183,7 @@ impl Meter {
 
     /// Round trips counted so far.
     pub(crate) fn count(&self) -> u64 {
-        self.latency.len() - self.unsent
+        self.count
     }
 }
 
@@ -97,17 +199,33 @@ pub(crate) struct TimedMeter {
 }
 
 impl TimedMeter {
-    /// Starts the warm-up now.
-    pub(crate) fn start(span: Span) -> Result<TimedMeter, Error> {
-        let meter = Meter::new()?;
+    /// Starts the warm-up now; one ask of `sampled` is timed.
+    pub(crate) fn start(span: Span, sampled: u32) -> Result<TimedMeter, Error> {
+        let meter = Meter::new(sampled)?;
         let opens = Instant::now() + span.warm;
         Ok(TimedMeter { meter, opens, closes: opens + span.steady, steady: span.steady })
     }
 
-    /// Counts one round trip; false means the time is over.
+    /// Begins an ask.
     #[inline]
-    pub(crate) fn record(&mut self, sent: Instant, now: Instant) -> bool {
-        if self.meter.record(sent, now) {
+    pub(crate) fn begin(&mut self) -> Begun {
+        self.meter.begin()
+    }
+
+    /// Ends an ask and begins the next one; none if the time is over.
+    #[inline]
+    pub(crate) fn next(&mut self, begun: Begun) -> Option<Begun> {
+        let now = self.meter.end(begun);
+        if let Some(now) = now
+            && !self.goes_on(now)
+        {
+            return None;
+        }
+        Some(self.meter.begin_at(now))
+    }
+
+    fn goes_on(&mut self, now: Instant) -> bool {
+        if self.meter.is_counting() {
             return now < self.closes;
         }
         if now >= self.opens {
@@ -130,7 +248,8 @@ impl TimedMeter {
 
 /// The result of one measurement, over all its threads.
 pub(crate) struct Sample {
-    /// Round trips in nanoseconds; in an open loop from when the ask was due, also of asks that were never sent.
+    /// Nanoseconds of those round trips that were timed; in an open loop from when the ask was due, also of asks that were
+    /// never sent.
     pub(crate) latency: Histogram<u64>,
     /// Round trips per second.
     pub(crate) rate: f64,
@@ -142,6 +261,9 @@ pub(crate) struct Sample {
     pub(crate) allocs_per_op: Option<f64>,
     /// `io_uring_enter` calls of the asking and the answering cores per ask, and their sends without one.
     pub(crate) enters_per_op: Option<f64>,
+    /// Times per ask that a thread of the process fell asleep, each of which somebody had to wake; known where threads
+    /// that are no core ask.
+    pub(crate) sleeps_per_op: Option<f64>,
 }
 
 impl Sample {
@@ -152,7 +274,7 @@ impl Sample {
         for meter in meters {
             let seconds = meter.opened.map_or(0.0, |opened| meter.last.duration_since(opened).as_secs_f64());
             if seconds > 0.0 {
-                rate += meter.count() as f64 / seconds;
+                rate += meter.count_at_last as f64 / seconds;
             }
             late += meter.late;
             unsent += meter.unsent;
@@ -161,7 +283,7 @@ impl Sample {
         if all.is_empty() {
             return Err("no round trip finished in the time given; try a larger --seconds".into());
         }
-        Ok(Sample { latency: all, rate, late, unsent, allocs_per_op: None, enters_per_op: None })
+        Ok(Sample { latency: all, rate, late, unsent, allocs_per_op: None, enters_per_op: None, sleeps_per_op: None })
     }
 
     /// The median sample by this figure, which is lower where the sample is better; of an even number the better one of

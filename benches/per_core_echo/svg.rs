@@ -1,4 +1,5 @@
-//! The latency distribution as a picture: one panel per path, at the smallest window measured.
+//! The latency distribution as a picture: one panel per path, at the smallest window measured. Where asks are written in
+//! several ways, the first of them is drawn.
 //!
 //! The curves show which latency how many of the asks stay below. The horizontal axis is stretched toward 100 %, each
 //! step being ten times rarer, since rare asks are what the picture is for.
@@ -67,7 +68,8 @@ fn render(rows: &[Row]) -> String {
 }
 
 fn panel(path: Path, rows: &[Row]) -> Option<Panel<'_>> {
-    let of_path = || rows.iter().filter(move |row| row.run.path == path);
+    let variant = rows.first()?.run.variant;
+    let of_path = || rows.iter().filter(move |row| (row.run.path, row.run.variant) == (path, variant));
     let window = of_path().filter_map(|row| row.run.window()).min()?;
     let payload = of_path().next()?.run.payload;
     let mut curves = Vec::new();

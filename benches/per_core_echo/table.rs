@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use crate::Row;
 use crate::cpus::{Cpus, machine};
-use crate::message::FIXED_SIZES;
 use crate::plan::{FloorKind, Plan, Run};
 use crate::sample::Sample;
+use crate::variant::{Caller, PayloadKind, Variant};
 
 const HEAD: [&str; 3] = [
     "                       |           ringpost            |        floor        |       |",
@@ -16,13 +16,20 @@ const HEAD: [&str; 3] = [
     "-----------------------+-------------------------------+---------------------+-------+--------------------",
 ];
 
+/// Further columns, where not all asks are written the usual way.
+const VARIANT_HEAD: [&str; 3] = [" |", " | shape     caller payload sleeps/op", "-+----------------------------------"];
+
 /// The whole report: machine, table, and how to read it.
 pub(crate) fn render(rows: &[Row], plan: &Plan, cpus: &Cpus) -> String {
     let mut out = String::new();
+    let varies = rows.iter().any(|row| row.run.variant != Variant::usual(row.run.payload));
     let _ = writeln!(out, "{}", title(plan, cpus));
-    let _ = writeln!(out, "{}", HEAD.join("\n"));
+    for (head, variant) in HEAD.iter().zip(VARIANT_HEAD) {
+        let _ = writeln!(out, "{head}{}", if varies { variant } else { "" });
+    }
     for row in rows {
-        let _ = writeln!(out, "{}", line(row));
+        let variant = if varies { variant(row) } else { String::new() };
+        let _ = writeln!(out, "{}{variant}", line(row));
     }
     out.push_str(&legend(rows));
     out
@@ -41,7 +48,11 @@ pub(crate) fn title(plan: &Plan, cpus: &Cpus) -> String {
     }
     let _ = write!(title, "; median of {} rounds of ", plan.rounds);
     let steady = time(plan.span.steady.as_nanos() as u64);
-    let _ = write!(title, "{steady}\nEach round trip includes one reading of the clock, {} here.", time(clock_nanos()));
+    let which = match run.sampled() {
+        1 => "Each round trip is timed".to_owned(),
+        sampled => format!("One round trip of {sampled} is timed"),
+    };
+    let _ = write!(title, "{steady}\n{which}; a reading of the clock takes {} here.", time(clock_nanos()));
     title
 }
 
@@ -79,6 +90,10 @@ fn line(Row { run, ringpost, floor, .. }: &Row) -> String {
     )
 }
 
+fn variant(Row { run, ringpost, .. }: &Row) -> String {
+    format!(" | {:<24} {:>9}", run.variant.to_string(), per_op(ringpost.sleeps_per_op))
+}
+
 /// How much longer ringpost takes than the floor: by p50 where one ask is in flight, by time per ask else.
 fn ratio(run: &Run, ringpost: &Sample, floor: &Sample) -> f64 {
     if run.is_ping_pong() { ringpost.at(0.5) as f64 / floor.at(0.5).max(1) as f64 } else { floor.rate / ringpost.rate }
@@ -89,16 +104,26 @@ fn legend(rows: &[Row]) -> String {
         "ratio = ringpost / floor, 1.00 is the floor: of the p50 with one ask in flight, of the time per ask (by rate) with more.\n\
          enters/op = calls of `io_uring_enter` per ask, and sends made without one, of both sides together.\n",
     );
-    let kinds = [FloorKind::NonBlocking, FloorKind::Blocking, FloorKind::Pipelined, FloorKind::CacheLine];
+    let kinds =
+        [FloorKind::NonBlocking, FloorKind::Blocking, FloorKind::Pipelined, FloorKind::CacheLine, FloorKind::Hop];
     let used = |kind: &FloorKind| rows.iter().any(|row| row.run.floor() == Some(*kind));
     let floors: Vec<&str> = kinds.iter().filter(|kind| used(kind)).map(|&kind| meaning(kind)).collect();
     if !floors.is_empty() {
         let _ = writeln!(out, "floors: {}.", floors.join(";\n        "));
     }
-    let other_size = rows.iter().find(|row| !FIXED_SIZES.contains(&row.run.payload));
-    if let Some(row) = other_size {
+    let kind = |kind: PayloadKind| rows.iter().find(|row| row.run.variant.payload_kind == kind);
+    for (kind, name) in
+        [(PayloadKind::Vec, "Vec<u8>"), (PayloadKind::Bytes, "Bytes")].map(|(of, name)| (kind(of), name))
+    {
+        let Some(row) = kind else { continue };
         let size = row.run.payload;
-        let _ = writeln!(out, "A payload of {size} bytes is carried by `Bytes`; the allocations for it are counted.");
+        let _ = writeln!(out, "A payload of {size} bytes is carried by `{name}`; the allocations for it are counted.");
+    }
+    if rows.iter().any(|row| row.run.variant.caller != Caller::Core) {
+        out.push_str(
+            "thread, tokio: allocs/op are those of all threads, the callers' included; sleeps/op = times that any thread of\n\
+             the process fell asleep for each ask.\n",
+        );
     }
     out
 }
@@ -117,6 +142,10 @@ fn meaning(kind: FloorKind) -> &'static str {
         FloorKind::RoundRobin => "raw bytes that go round over many sockets",
         FloorKind::CacheLine => {
             "mesh: numbers through as many cache lines shared by two pinned threads, both sides spin"
+        }
+        FloorKind::Hop => {
+            "thread, tokio: as many callers send numbers through a tokio mpsc channel to a thread that answers at once\n\
+             \x20       through a oneshot channel; it spins, or sleeps (park)"
         }
     }
 }

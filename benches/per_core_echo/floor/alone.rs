@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::time::Instant;
 
 use socket2::Socket;
 
 use super::pipelined::{CHUNK, HEADER, tried};
 use crate::Error;
-use crate::sample::{Meter, Span, TimedMeter};
+use crate::sample::{Begun, Meter, Span, TimedMeter};
 
 /// Keeps `window` frames in flight between both ends of a connection until the time is over.
 pub(super) fn echo(
@@ -16,6 +15,7 @@ pub(super) fn echo(
     mut far: Socket,
     window: usize,
     payload: usize,
+    sampled: u32,
     span: Span,
 ) -> Result<Meter, Error> {
     near.set_nonblocking(true)?;
@@ -23,8 +23,8 @@ pub(super) fn echo(
     let frame = HEADER + payload;
     let (outgoing, mut incoming) = (vec![0x5a; CHUNK], vec![0; CHUNK]);
     let (mut unsent, mut owed, mut back) = (window * frame, 0, 0);
-    let mut started = VecDeque::from(vec![Instant::now(); window]);
-    let mut meter = TimedMeter::start(span)?;
+    let mut meter = TimedMeter::start(span, sampled)?;
+    let mut started: VecDeque<Begun> = (0..window).map(|_| meter.begin()).collect();
     loop {
         if unsent > 0 {
             unsent -= tried(near.write(&outgoing[..unsent.min(CHUNK)]))?;
@@ -37,12 +37,9 @@ pub(super) fn echo(
         while back >= frame {
             back -= frame;
             unsent += frame;
-            let now = Instant::now();
-            let sent = started.pop_front().unwrap_or(now);
-            started.push_back(now);
-            if !meter.record(sent, now) {
-                return Ok(meter.into_meter());
-            }
+            let next = started.pop_front().and_then(|begun| meter.next(begun));
+            let Some(next) = next else { return Ok(meter.into_meter()) };
+            started.push_back(next);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::sample::{Meter, Span, TimedMeter};
+use crate::sample::{Begun, Meter, Span, TimedMeter};
 
 /// The answering side ends when it reads this.
 const STOP: u64 = u64::MAX;
@@ -36,17 +36,17 @@ impl Lines {
 }
 
 /// Keeps all lines in flight until the time is over, then stops the answering side.
-pub(super) fn ask(lines: &Lines, span: Span) -> Result<Meter, Error> {
-    let result = ask_all(lines, span);
+pub(super) fn ask(lines: &Lines, sampled: u32, span: Span) -> Result<Meter, Error> {
+    let result = ask_all(lines, sampled, span);
     for line in &lines.there {
         line.0.store(STOP, Ordering::Release);
     }
     result
 }
 
-fn ask_all(lines: &Lines, span: Span) -> Result<Meter, Error> {
-    let mut meter = TimedMeter::start(span)?;
-    let mut started = vec![Instant::now(); lines.there.len()];
+fn ask_all(lines: &Lines, sampled: u32, span: Span) -> Result<Meter, Error> {
+    let mut meter = TimedMeter::start(span, sampled)?;
+    let mut started: Vec<Begun> = lines.there.iter().map(|_| meter.begin()).collect();
     for line in &lines.there {
         line.0.store(1, Ordering::Release);
     }
@@ -54,11 +54,8 @@ fn ask_all(lines: &Lines, span: Span) -> Result<Meter, Error> {
     loop {
         for ((there, back), started) in lines.there.iter().zip(&lines.back).zip(&mut started) {
             await_lap(back, lap, meter.closes())?;
-            let now = Instant::now();
-            if !meter.record(*started, now) {
-                return Ok(meter.into_meter());
-            }
-            *started = now;
+            let Some(next) = meter.next(*started) else { return Ok(meter.into_meter()) };
+            *started = next;
             there.0.store(lap + 1, Ordering::Release);
         }
         lap += 1;

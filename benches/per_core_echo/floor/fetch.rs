@@ -3,7 +3,6 @@
 //! Each answer is written from one buffer of its size and read into another: nothing is copied in user space.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use socket2::Socket;
 
@@ -15,24 +14,22 @@ use crate::sample::{Meter, Span, TimedMeter};
 const ASK: usize = 32;
 
 /// Keeps `window` asks in flight until the time is over.
-pub(super) fn ask(mut socket: Socket, window: usize, payload: usize, span: Span) -> Result<Meter, Error> {
+pub(super) fn ask(mut socket: Socket, window: usize, payload: usize, sampled: u32, span: Span) -> Result<Meter, Error> {
     let ask = [0x5a; ASK];
     let mut answer = vec![0; payload.max(1)];
-    let mut meter = TimedMeter::start(span)?;
+    let mut meter = TimedMeter::start(span, sampled)?;
     let mut sent = VecDeque::with_capacity(window);
     for _ in 0..window {
-        sent.push_back(Instant::now());
+        sent.push_back(meter.begin());
         send(&mut socket, &ask)?;
     }
     loop {
         if !receive(&mut socket, &mut answer)? {
             return Err("the connection of the floor was closed".into());
         }
-        let now = Instant::now();
-        if !meter.record(sent.pop_front().unwrap_or(now), now) {
-            return Ok(meter.into_meter());
-        }
-        sent.push_back(now);
+        let next = sent.pop_front().and_then(|begun| meter.next(begun));
+        let Some(next) = next else { return Ok(meter.into_meter()) };
+        sent.push_back(next);
         send(&mut socket, &ask)?;
     }
 }

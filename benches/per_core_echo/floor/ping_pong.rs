@@ -4,7 +4,6 @@
 //! `WouldBlock` and is called again at once. A failed side closes its socket, which ends the other.
 
 use std::io::{ErrorKind, Read, Write};
-use std::time::Instant;
 
 use socket2::Socket;
 
@@ -12,20 +11,17 @@ use crate::Error;
 use crate::sample::{Meter, Span, TimedMeter};
 
 /// Sends `payload` bytes (at least one), waits for as many, until the time is over.
-pub(super) fn ask(mut socket: Socket, payload: usize, span: Span) -> Result<Meter, Error> {
+pub(super) fn ask(mut socket: Socket, payload: usize, sampled: u32, span: Span) -> Result<Meter, Error> {
     let mut message = vec![0x5a; payload.max(1)];
-    let mut meter = TimedMeter::start(span)?;
-    let mut sent = Instant::now();
+    let mut meter = TimedMeter::start(span, sampled)?;
+    let mut sent = meter.begin();
     loop {
         send(&mut socket, &message)?;
         if !receive(&mut socket, &mut message)? {
             return Err("the connection of the floor was closed".into());
         }
-        let now = Instant::now();
-        if !meter.record(sent, now) {
-            return Ok(meter.into_meter());
-        }
-        sent = now;
+        let Some(next) = meter.next(sent) else { return Ok(meter.into_meter()) };
+        sent = next;
     }
 }
 

@@ -6,12 +6,11 @@
 
 use std::collections::VecDeque;
 use std::io::{Error as IoError, ErrorKind, Read, Write};
-use std::time::Instant;
 
 use socket2::Socket;
 
 use crate::Error;
-use crate::sample::{Meter, Span, TimedMeter};
+use crate::sample::{Begun, Meter, Span, TimedMeter};
 
 /// Bytes in front of the payload of an ask.
 pub(super) const HEADER: usize = 24;
@@ -25,21 +24,27 @@ struct Asking {
     /// Bytes back that make no whole frame yet.
     partial: usize,
     /// When each frame in flight was handed in, oldest first.
-    started: VecDeque<Instant>,
+    started: VecDeque<Begun>,
 }
 
 /// Keeps `window` frames in flight on every socket until the time is over.
-pub(super) fn ask(sockets: Vec<Socket>, window: usize, payload: usize, span: Span) -> Result<Meter, Error> {
+pub(super) fn ask(
+    sockets: Vec<Socket>,
+    window: usize,
+    payload: usize,
+    sampled: u32,
+    span: Span,
+) -> Result<Meter, Error> {
     let frame = HEADER + payload;
     let outgoing = vec![0x5a; CHUNK];
     let mut incoming = vec![0; CHUNK];
     let mut connections = Vec::with_capacity(sockets.len());
+    let mut meter = TimedMeter::start(span, sampled)?;
     for socket in sockets {
         socket.set_nonblocking(true)?;
-        let started = VecDeque::from(vec![Instant::now(); window]);
+        let started = (0..window).map(|_| meter.begin()).collect();
         connections.push(Asking { socket, unsent: window * frame, partial: 0, started });
     }
-    let mut meter = TimedMeter::start(span)?;
     loop {
         for connection in &mut connections {
             if connection.unsent > 0 {
@@ -53,12 +58,9 @@ pub(super) fn ask(sockets: Vec<Socket>, window: usize, payload: usize, span: Spa
             while connection.partial >= frame {
                 connection.partial -= frame;
                 connection.unsent += frame;
-                let now = Instant::now();
-                let sent = connection.started.pop_front().unwrap_or(now);
-                connection.started.push_back(now);
-                if !meter.record(sent, now) {
-                    return Ok(meter.into_meter());
-                }
+                let next = connection.started.pop_front().and_then(|begun| meter.next(begun));
+                let Some(next) = next else { return Ok(meter.into_meter()) };
+                connection.started.push_back(next);
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -20,7 +20,7 @@ use crate::sample::{Meter, Span, TimedMeter};
 const BACKLOG: i32 = 4096;
 
 /// Sends `payload` bytes (at least one) over each socket in turn and waits for as many, until the time is over.
-pub(super) fn ask(mut sockets: Vec<Socket>, payload: usize, span: Span) -> Result<Meter, Error> {
+pub(super) fn ask(mut sockets: Vec<Socket>, payload: usize, sampled: u32, span: Span) -> Result<Meter, Error> {
     let mut message = vec![0x5a; payload.max(1)];
     // Each once, before the time runs: the first use of a socket takes longer.
     let mut exchange = |socket: &mut Socket| {
@@ -32,16 +32,13 @@ pub(super) fn ask(mut sockets: Vec<Socket>, payload: usize, span: Span) -> Resul
         }
     };
     sockets.iter_mut().try_for_each(&mut exchange)?;
-    let mut meter = TimedMeter::start(span)?;
-    let mut sent = Instant::now();
+    let mut meter = TimedMeter::start(span, sampled)?;
+    let mut sent = meter.begin();
     loop {
         for socket in &mut sockets {
             exchange(socket)?;
-            let now = Instant::now();
-            if !meter.record(sent, now) {
-                return Ok(meter.into_meter());
-            }
-            sent = now;
+            let Some(next) = meter.next(sent) else { return Ok(meter.into_meter()) };
+            sent = next;
         }
     }
 }

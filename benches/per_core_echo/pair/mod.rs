@@ -132,6 +132,6 @@ impl Outcome {
         for (value, count) in steps {
             latency.record_n(value, count)?;
         }
-        Ok(Sample { latency, rate, late: 0, unsent: 0, allocs_per_op, enters_per_op })
+        Ok(Sample { latency, rate, late: 0, unsent: 0, allocs_per_op, enters_per_op, sleeps_per_op: None })
     }
 }
