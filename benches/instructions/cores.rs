@@ -20,7 +20,7 @@ use crate::Error;
 use crate::message::{Echo, Told, Words};
 
 /// Turns of all cores without an answer, after which something is wrong.
-const PATIENCE: u32 = 100_000;
+pub(crate) const PATIENCE: u32 = 100_000;
 
 /// Asks on the core that answers.
 pub(crate) fn local(count: u64, in_flight: u64) -> Result<(), Error> {
@@ -53,7 +53,7 @@ pub(crate) fn tcp(count: u64, in_flight: u64) -> Result<(), Error> {
     stage.ask(asking, echo, count, in_flight)
 }
 
-fn node(name: &str, cores: u16) -> Result<Arc<Node>, Error> {
+pub(crate) fn node(name: &str, cores: u16) -> Result<Arc<Node>, Error> {
     // Never asleep: a turn without work is not worth a wait in the kernel.
     let config = Config { idle: Idle::Spin, ..Config::default() };
     Ok(Node::new(name.into(), config, cores, Capabilities::probe()?))
@@ -61,11 +61,11 @@ fn node(name: &str, cores: u16) -> Result<Arc<Node>, Error> {
 
 /// Cores that take turns on this thread.
 #[derive(Default)]
-struct Stage(Vec<(Rc<Shard>, Core)>);
+pub(crate) struct Stage(pub(crate) Vec<(Rc<Shard>, Core)>);
 
 impl Stage {
     /// One more core; its number on this stage is given back.
-    fn core(&mut self, node: &Arc<Node>, number: u16, listener: Option<OwnedFd>) -> Result<usize, Error> {
+    pub(crate) fn core(&mut self, node: &Arc<Node>, number: u16, listener: Option<OwnedFd>) -> Result<usize, Error> {
         let config = &node.config;
         let ring = RingConfig {
             cq_entries: config.completions,
