@@ -1,17 +1,21 @@
 //! The asking side of every system that offers a call to await.
 //!
 //! One task per ask in flight; each asks, compares the answer, asks again, until the time is over; in an open loop, when
-//! it is time to. All tasks of a measurement run on one thread and share its meter.
+//! it is time to. All tasks of a measurement run on one thread and share its meter, or they are tasks of a multi-threaded
+//! runtime, each of which counts for itself.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
+use tokio::runtime::Runtime;
+
 use crate::Error;
+use crate::crowd::Crowd;
 use crate::open_loop::{OpenLoop, WORKERS};
 use crate::payload::Payload;
 use crate::plan::Load;
-use crate::sample::{Meter, Span, TimedMeter};
+use crate::sample::{Begun, Meter, SAMPLED, Span, TimedMeter};
 
 /// The meter of one asking thread.
 pub(crate) struct Watch(RefCell<State>);
@@ -24,18 +28,22 @@ struct State {
 impl Watch {
     /// Starts the warm-up.
     pub(crate) fn start(span: Span) -> Result<Watch, Error> {
-        Ok(Watch(RefCell::new(State { meter: TimedMeter::start(span)?, over: false })))
+        Ok(Watch(RefCell::new(State { meter: TimedMeter::start(span, SAMPLED)?, over: false })))
     }
 
-    /// Counts one round trip; false means the time is over.
     #[inline]
-    fn record(&self, sent: Instant, now: Instant) -> bool {
+    fn begin(&self) -> Begun {
+        self.0.borrow_mut().meter.begin()
+    }
+
+    /// Counts one round trip and begins the next one; none if the time is over.
+    #[inline]
+    fn next(&self, begun: Begun) -> Option<Begun> {
         let mut state = self.0.borrow_mut();
         // What is still in flight at the end was asked within the time, but not answered.
-        if !state.over && !state.meter.record(sent, now) {
-            state.over = true;
-        }
-        !state.over
+        let next = if state.over { None } else { state.meter.next(begun) };
+        state.over = next.is_none();
+        next
     }
 
     fn end(&self) {
@@ -48,20 +56,17 @@ impl Watch {
         A: AsyncFn(Payload) -> Result<Payload, Error>,
     {
         let mut number = (lane as u64) << 40;
-        let mut sent = Instant::now();
+        let mut begun = self.begin();
         loop {
             let payload = Payload::numbered(number);
             let answer = ask(payload).await.inspect_err(|_| self.end())?;
-            let now = Instant::now();
             if answer != payload {
                 self.end();
                 return Err(differs());
             }
-            if !self.record(sent, now) {
-                return Ok(());
-            }
+            let Some(next) = self.next(begun) else { return Ok(()) };
             number += 1;
-            sent = now;
+            begun = next;
         }
     }
 
@@ -88,6 +93,45 @@ where
         if ask(payload).await? == payload { Ok(()) } else { Err(differs()) }
     };
     open_loop.work(ask_next).await
+}
+
+/// Something that tasks of a multi-threaded tokio runtime ask.
+pub(crate) trait Ask: Clone + Send + Sync + 'static {
+    /// One ask.
+    fn ask(&self, payload: Payload) -> impl Future<Output = Result<Payload, Error>> + Send;
+}
+
+/// Keeps asks in flight, by a task of this runtime for each; the calling thread only waits.
+pub(crate) fn ask_from_tokio(runtime: &Runtime, load: Load, span: Span, ask: &impl Ask) -> Result<Meter, Error> {
+    let Load::Window(window) = load else { return Err("an open loop has one thread".into()) };
+    let crowd = Crowd::new(window)?;
+    let tasks: Vec<_> = (0..window)
+        .map(|lane| {
+            let (mut asker, ask) = (crowd.asker(lane), ask.clone());
+            runtime.spawn(async move {
+                let mut number = (lane as u64) << 40;
+                loop {
+                    let payload = Payload::numbered(number);
+                    let begun = asker.begin();
+                    if ask.ask(payload).await? != payload {
+                        return Err(differs());
+                    }
+                    if !asker.end(begun) {
+                        return Ok(());
+                    }
+                    number += 1;
+                }
+            })
+        })
+        .collect();
+    let time = crowd.keep_time(span, || Ok(()));
+    runtime.block_on(async {
+        for task in tasks {
+            task.await??;
+        }
+        Ok::<(), Error>(())
+    })?;
+    crowd.into_meter(&time?)
 }
 
 /// Asks as much as `load` says, on the tokio runtime of this thread.

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::plan::{Idle, Path};
 use crate::schedule::Rate;
 use crate::systems::{self, System};
+use crate::variant::Caller;
 
 const HELP: &str = "\
 ringpost beside what users would pick instead: 64-byte echo, one run, one table.
@@ -19,6 +20,9 @@ Usage: cargo run --release --manifest-path benches/peers/Cargo.toml -- [OPTIONS]
   --system LIST   of those below                              [all; with --rate those with a *]
   --path LIST     of tcp, mesh, local                         [tcp,mesh,local; with --rate tcp]
   --idle LIST     of adaptive, spin, park                     [adaptive,spin,park]
+  --caller LIST   of core (the asking thread, which does the input and output as well), tokio (tasks of a
+                  multi-threaded runtime; over tcp, with adaptive and park)
+                                                              [core,tokio; with --rate core]
   --window LIST   asks in flight                              [1,64,512]
   --rate LIST     open loop instead: so many asks a second, as 5000, 50k or 1.5M, or as 20% of what the
                   system does with the largest window in the same run; latencies count from when an ask
@@ -34,6 +38,9 @@ Usage: cargo run --release --manifest-path benches/peers/Cargo.toml -- [OPTIONS]
 /// What fits into the socket buffers of both directions: the hand-written echoes write before they read on.
 const MOST_IN_FLIGHT: usize = 1024;
 
+/// Who asks here.
+const CALLERS: [Caller; 2] = [Caller::Core, Caller::Tokio];
+
 /// What `--help` prints.
 pub(crate) fn help() -> String {
     let mut help = String::from(HELP);
@@ -42,7 +49,8 @@ pub(crate) fn help() -> String {
         let idles: Vec<&str> = system.idles.iter().map(|idle| idle.name()).collect();
         let fastest = systems::FASTEST.iter().any(|fast| fast.name == system.name);
         let name = format!("{}{}", system.name, if fastest { " *" } else { "" });
-        help += &format!("  {name:<16} {:<16} {}\n", paths.join(", "), idles.join(", "));
+        let callers: Vec<&str> = system.callers.iter().map(|caller| caller.name()).collect();
+        help += &format!("  {name:<16} {:<16} {:<22} {}\n", paths.join(", "), idles.join(", "), callers.join(", "));
     }
     help
 }
@@ -60,6 +68,7 @@ pub(crate) struct Options {
     pub(crate) systems: Vec<System>,
     pub(crate) paths: Vec<Path>,
     pub(crate) idles: Vec<Idle>,
+    pub(crate) callers: Vec<Caller>,
     pub(crate) windows: Vec<usize>,
     /// For open loops; none for the usual table.
     pub(crate) rates: Vec<Rate>,
@@ -76,6 +85,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         systems: Vec::new(),
         paths: Vec::new(),
         idles: Idle::ALL.to_vec(),
+        callers: Vec::new(),
         windows: vec![1, 64, 512],
         rates: Vec::new(),
         rounds: None,
@@ -89,6 +99,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Long("system") => options.systems = named(&parser.value()?.string()?, systems::ALL, |system| system.name)?,
             Long("path") => options.paths = named(&parser.value()?.string()?, &Path::ALL, |path| path.name())?,
             Long("idle") => options.idles = named(&parser.value()?.string()?, &Idle::ALL, |idle| idle.name())?,
+            Long("caller") => {
+                options.callers = named(&parser.value()?.string()?, &CALLERS, |caller| caller.name())?;
+            }
             Long("window") => {
                 let windows = parser.value()?.string()?;
                 let windows = windows.split(',').map(|window| number("--window", window.trim(), 1, MOST_IN_FLIGHT));
@@ -109,6 +122,12 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     let usual = options.rates.is_empty();
     if options.systems.is_empty() {
         options.systems = if usual { systems::ALL } else { systems::FASTEST }.to_vec();
+    }
+    if options.callers.is_empty() {
+        options.callers = if usual { CALLERS.to_vec() } else { vec![Caller::Core] };
+    }
+    if !usual && options.callers.contains(&Caller::Tokio) {
+        return Err("--rate is paced by the one thread that asks: it goes with --caller core only".into());
     }
     if options.paths.is_empty() {
         options.paths = if usual { Path::ALL.to_vec() } else { vec![Path::Tcp] };
@@ -163,6 +182,32 @@ mod tests {
         assert_eq!((names(&options), &options.paths[..]), (vec!["kameo"], &[Path::Mesh, Path::Local][..]));
         let options = parsed(&["--quick"]);
         assert_eq!((options.systems.len(), options.paths.len()), (systems::ALL.len(), Path::ALL.len()));
+    }
+
+    #[test]
+    fn tokio_tasks_ask_over_tcp_where_nobody_spins() {
+        let options = parsed(&["--caller", "tokio"]);
+        let rows = Plan::new(&options).unwrap().rows;
+        let rows: Vec<_> = rows.iter().filter(|row| row.window() == Some(1)).collect();
+        let named: Vec<_> = rows.iter().map(|row| (row.system, row.path.name(), row.idle.name())).collect();
+        let wanted = [
+            ("ringpost", "tcp", "adaptive"),
+            ("ringpost", "tcp", "park"),
+            ("tarpc", "tcp", "park"),
+            ("tonic", "tcp", "park"),
+        ];
+        assert_eq!(named, wanted);
+        assert!(rows.iter().all(|row| row.caller == Caller::Tokio));
+        assert_eq!(parsed(&[]).callers, [Caller::Core, Caller::Tokio]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_an_error_that_says_so() {
+        let refused = |arguments: &[&str]| parse(["peers"].iter().chain(arguments).map(OsString::from)).err().unwrap();
+        let rate = refused(&["--rate", "20%", "--caller", "core,tokio"]).to_string();
+        assert_eq!(rate, "--rate is paced by the one thread that asks: it goes with --caller core only");
+        assert_eq!(refused(&["--caller", "thread"]).to_string(), "'thread' is none of core, tokio");
+        assert_eq!(parsed(&["--rate", "20%"]).callers, [Caller::Core]);
     }
 
     #[test]

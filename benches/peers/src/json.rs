@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::Measured;
 use crate::payload;
 use crate::plan::{Load, Path};
+use crate::variant::{PayloadKind, Shape};
 
 /// One object of the array. Scripts rely on these names; `null` is what does not apply or is not counted here.
 #[derive(Serialize)]
@@ -36,6 +37,10 @@ struct Record {
     max_ns: u64,
     allocs_per_op: Option<f64>,
     enters_per_op: Option<f64>,
+    shape: Option<&'static str>,
+    caller: &'static str,
+    payload_kind: Option<&'static str>,
+    sleeps_per_op: Option<f64>,
     // From here on: only in this benchmark.
     rounds: u32,
     rate_min_per_s: f64,
@@ -74,6 +79,10 @@ impl Record {
             max_ns: median.latency.max(),
             allocs_per_op: None,
             enters_per_op: None,
+            shape: row.shape.map(Shape::name),
+            caller: row.caller.name(),
+            payload_kind: row.payload_kind.map(PayloadKind::name),
+            sleeps_per_op: None,
             rounds: *rounds,
             rate_min_per_s: rate.0.round(),
             rate_max_per_s: rate.1.round(),

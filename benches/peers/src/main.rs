@@ -9,6 +9,9 @@ mod asking;
 mod cli;
 #[path = "../../per_core_echo/cpus.rs"]
 mod cpus;
+#[path = "../../per_core_echo/crowd.rs"]
+#[expect(dead_code, reason = "shared with per_core_echo, which counts more, and compares answers in the warm-up only")]
+mod crowd;
 mod json;
 #[path = "../../per_core_echo/open_loop.rs"]
 mod open_loop;
@@ -23,6 +26,9 @@ mod schedule;
 mod systems;
 mod table;
 mod threads;
+#[path = "../../per_core_echo/variant.rs"]
+#[expect(dead_code, reason = "shared with per_core_echo, which has more ways to ask")]
+mod variant;
 
 use std::process::{self, ExitCode};
 use std::sync::mpsc::{self, RecvTimeoutError};

@@ -9,6 +9,7 @@ use crate::cpus::Cpus;
 use crate::sample::{Meter, Sample, Span};
 use crate::schedule::Rate;
 use crate::systems::{self, Run};
+use crate::variant::{Caller, PayloadKind, Shape};
 
 /// How the ask travels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,14 +81,17 @@ pub(crate) struct Row {
     pub(crate) system: &'static str,
     pub(crate) path: Path,
     pub(crate) idle: Idle,
+    pub(crate) caller: Caller,
     pub(crate) load: Load,
+    pub(crate) shape: Option<Shape>,
+    pub(crate) payload_kind: Option<PayloadKind>,
     run: systems::RunFn,
 }
 
 impl Row {
     /// Measures the row once.
     pub(crate) fn measure(&self, span: Span, cpus: &Cpus) -> Result<Meter, Error> {
-        (self.run)(&Run { path: self.path, idle: self.idle, load: self.load, span, cpus })
+        (self.run)(&Run { path: self.path, idle: self.idle, caller: self.caller, load: self.load, span, cpus })
     }
 
     /// Asks in flight, in a closed loop.
@@ -100,7 +104,7 @@ impl Row {
 
     /// Whether the two differ in nothing but the load.
     pub(crate) fn is_like(&self, other: &Row) -> bool {
-        (self.system, self.path, self.idle) == (other.system, other.path, other.idle)
+        (self.system, self.path, self.idle, self.caller) == (other.system, other.path, other.idle, other.caller)
     }
 
     /// What the median round is chosen by, and lower is better: the p50 with one ask in flight, the time per ask with
@@ -116,7 +120,7 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} ", self.system, self.path.name(), self.idle.name())?;
+        write!(f, "{} {} {} by {} ", self.system, self.path.name(), self.idle.name(), self.caller.name())?;
         match self.load {
             Load::Window(window) => write!(f, "window {window}"),
             Load::Rate { per_second, .. } => write!(f, "at {per_second:.0} per second"),
@@ -183,8 +187,19 @@ fn rows(options: &Options, windows: &[usize]) -> Result<Vec<Row>, Error> {
     for &path in &options.paths {
         for &window in windows {
             for system in &options.systems {
-                for &idle in system.idles_on(path).iter().filter(|&idle| options.idles.contains(idle)) {
-                    rows.push(Row { system: system.name, path, idle, load: Load::Window(window), run: system.run });
+                for &caller in &options.callers {
+                    for idle in system.idles_on(path, caller).filter(|idle| options.idles.contains(idle)) {
+                        rows.push(Row {
+                            system: system.name,
+                            path,
+                            idle,
+                            caller,
+                            load: Load::Window(window),
+                            shape: system.shape,
+                            payload_kind: system.payload_kind,
+                            run: system.run,
+                        });
+                    }
                 }
             }
         }

@@ -8,12 +8,12 @@ use crate::payload;
 use crate::plan::Plan;
 
 const HEAD: &str = "\
-path  window system          idle     |       p50  (min .. max)            p99 |      rate  (min .. max)         | ringpost
---------------------------------------+----------------------------------------+---------------------------------+---------";
+path  window system          caller idle     |       p50  (min .. max)            p99 |      rate  (min .. max)         | ringpost
+---------------------------------------------+----------------------------------------+---------------------------------+---------";
 
 const LEGEND: &str = "\
 min .. max = of all rounds; p50, p99 and rate are those of the median round.
-ringpost = how many times ringpost is ahead with the same idle policy: by p50 with one ask in flight, by rate with more.
+ringpost = how many times ringpost is ahead with the same caller and idle policy: by p50 with one ask in flight, by rate with more.
 ";
 
 /// The whole report: machine, table, and how to read it.
@@ -47,10 +47,11 @@ fn line(measured: &Measured, all: &[Measured]) -> String {
     let Measured { row, median, p50_ns, rate: rates, .. } = measured;
     let ratio = ahead(measured, all).map_or("-".into(), |ratio| format!("{ratio:.2}"));
     format!(
-        "{:<5} {:>6} {:<15} {:<8} | {:>9}  {:>9} .. {:<9} {:>9} | {:>9}  {:>8} .. {:<9} | {ratio:>7}",
+        "{:<5} {:>6} {:<15} {:<6} {:<8} | {:>9}  {:>9} .. {:<9} {:>9} | {:>9}  {:>8} .. {:<9} | {ratio:>7}",
         row.path.name(),
         row.window().unwrap_or(0),
         row.system,
+        row.caller.name(),
         row.idle.name(),
         time(median.at(0.5)),
         time(p50_ns.0),
@@ -67,7 +68,8 @@ fn ahead(measured: &Measured, all: &[Measured]) -> Option<f64> {
     let Measured { row, median, .. } = measured;
     let same = |other: &&Measured| {
         other.row.system == "ringpost"
-            && (other.row.path, other.row.idle, other.row.load) == (row.path, row.idle, row.load)
+            && (other.row.path, other.row.idle, other.row.caller, other.row.load)
+                == (row.path, row.idle, row.caller, row.load)
     };
     let ringpost = &all.iter().find(same)?.median;
     let ratio = if row.window() == Some(1) {

@@ -8,13 +8,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::{self, ScopedJoinHandle};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, Runtime};
 use tokio::sync::oneshot;
 
 use crate::Error;
+use crate::asking::{Ask, ask_from_tokio};
 use crate::cpus::Cpus;
 use crate::plan::Idle;
 use crate::sample::Meter;
+use crate::systems::Run;
 
 /// Which of the allowed CPUs asks, and which answers.
 const ASKING: usize = 0;
@@ -35,17 +37,48 @@ pub(crate) fn over_tcp(
             let _running = running;
             on_tokio(idle, async { ask(address).await })
         },
-        || {
-            on_tokio(idle, async {
-                listener.set_nonblocking(true)?;
-                let listener = TcpListener::from_std(listener)?;
-                tokio::select! {
-                    served = serve(listener) => served,
-                    _ = stopped => Ok(()),
-                }
-            })
-        },
+        || on_tokio(idle, serve_until(stopped, listener, serve)),
     )
+}
+
+/// Runs `serve` with a listener, and lets tasks of a multi-threaded runtime ask what `connect` makes of its address.
+///
+/// The threads of that runtime are as many as tokio starts by itself and go where the kernel lets them, as users have
+/// them.
+pub(crate) fn over_tcp_from_tokio<A: Ask>(
+    run: &Run,
+    serve: impl AsyncFnOnce(TcpListener) -> Result<(), Error> + Send,
+    connect: impl AsyncFnOnce(SocketAddr) -> Result<A, Error> + Send,
+) -> Result<Meter, Error> {
+    let (listener, address) = listen()?;
+    let (running, stopped) = oneshot::channel::<()>();
+    both(
+        || {
+            let _running = running;
+            let runtime = multi_threaded()?;
+            let ask = runtime.block_on(async { connect(address).await })?;
+            ask_from_tokio(&runtime, run.load, run.span, &ask)
+        },
+        || run.cpus.pinned(ANSWERING, || on_tokio(run.idle, serve_until(stopped, listener, serve))),
+    )
+}
+
+/// The runtime that users have if they ask for nothing else.
+pub(crate) fn multi_threaded() -> Result<Runtime, Error> {
+    Ok(Builder::new_multi_thread().enable_all().build()?)
+}
+
+async fn serve_until(
+    stopped: oneshot::Receiver<()>,
+    listener: std::net::TcpListener,
+    serve: impl AsyncFnOnce(TcpListener) -> Result<(), Error>,
+) -> Result<(), Error> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    tokio::select! {
+        served = serve(listener) => served,
+        _ = stopped => Ok(()),
+    }
 }
 
 /// Runs `make` on the answering thread and `ask`, with what it made, on the asking thread.
@@ -93,9 +126,16 @@ pub(crate) fn pair(
     ask: impl FnOnce() -> Result<Meter, Error> + Send,
     answer: impl FnOnce() -> Result<(), Error> + Send,
 ) -> Result<Meter, Error> {
+    both(|| cpus.pinned(ASKING, ask), || cpus.pinned(ANSWERING, answer))
+}
+
+fn both(
+    ask: impl FnOnce() -> Result<Meter, Error> + Send,
+    answer: impl FnOnce() -> Result<(), Error> + Send,
+) -> Result<Meter, Error> {
     thread::scope(|scope| {
-        let answering = scope.spawn(|| cpus.pinned(ANSWERING, answer));
-        let asking = scope.spawn(|| cpus.pinned(ASKING, ask));
+        let answering = scope.spawn(answer);
+        let asking = scope.spawn(ask);
         match (join(asking), join(answering).or_else(unless_left)) {
             (Ok(meter), Ok(())) => Ok(meter),
             (Err(asked), Err(answered)) => Err(format!("asking: {asked}; answering: {answered}").into()),

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::asking::differs;
 use crate::open_loop::{OpenLoop, WORKERS};
 use crate::payload::Payload;
-use crate::sample::{Meter, Span, TimedMeter};
+use crate::sample::{Begun, Meter, SAMPLED, Span, TimedMeter};
 
 /// Room for one read: several times what 512 frames take.
 pub(super) const READ: usize = 256 << 10;
@@ -75,7 +75,7 @@ pub(super) struct Asking {
     frames: Frames,
     meter: TimedMeter,
     /// By id: what is in flight, and since when.
-    in_flight: Vec<(Payload, Instant)>,
+    in_flight: Vec<(Payload, Begun)>,
     /// Counts the asks, so that no two are alike.
     asked: u64,
 }
@@ -83,12 +83,11 @@ pub(super) struct Asking {
 impl Asking {
     /// Puts the first asks into `output`.
     pub(super) fn start(window: usize, span: Span, output: &mut BytesMut) -> Result<Asking, Error> {
-        let meter = TimedMeter::start(span)?;
-        let now = Instant::now();
-        let in_flight = vec![(Payload::numbered(0), now); window];
+        let mut meter = TimedMeter::start(span, SAMPLED)?;
+        let in_flight = (0..window).map(|_| (Payload::numbered(0), meter.begin())).collect();
         let mut asking = Asking { frames: Frames::new(), meter, in_flight, asked: 0 };
         for id in 0..window {
-            asking.ask(id, now, output)?;
+            asking.ask(id, asking.in_flight[id].1, output)?;
         }
         Ok(asking)
     }
@@ -97,23 +96,20 @@ impl Asking {
     pub(super) fn take(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<bool, Error> {
         while let Some(Frame { id, payload }) = self.frames.next(input)? {
             let id = id as usize;
-            let (asked, sent) = *self.in_flight.get(id).ok_or(UNKNOWN)?;
+            let (asked, begun) = *self.in_flight.get(id).ok_or(UNKNOWN)?;
             if payload != asked {
                 return Err(differs());
             }
-            let now = Instant::now();
-            if !self.meter.record(sent, now) {
-                return Ok(false);
-            }
-            self.ask(id, now, output)?;
+            let Some(next) = self.meter.next(begun) else { return Ok(false) };
+            self.ask(id, next, output)?;
         }
         Ok(true)
     }
 
-    fn ask(&mut self, id: usize, now: Instant, output: &mut BytesMut) -> Result<(), Error> {
+    fn ask(&mut self, id: usize, begun: Begun, output: &mut BytesMut) -> Result<(), Error> {
         let payload = Payload::numbered(self.asked);
         self.asked += 1;
-        self.in_flight[id] = (payload, now);
+        self.in_flight[id] = (payload, begun);
         self.frames.put(&Frame { id: id as u32, payload }, output)
     }
 

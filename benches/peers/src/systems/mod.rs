@@ -6,17 +6,20 @@
 mod capnp_rpc;
 mod frames;
 mod kameo;
+mod protosocket;
 mod ractor;
 mod ringpost;
 mod tarpc;
 mod tokio;
 mod tokio_uring;
 mod tonic;
+mod volo;
 
 use crate::Error;
 use crate::cpus::Cpus;
 use crate::plan::{Idle, Load, Path};
 use crate::sample::{Meter, Span};
+use crate::variant::{Caller, PayloadKind, Shape};
 
 /// Measures a system once: starts it, asks, stops it.
 pub(crate) type RunFn = fn(&Run) -> Result<Meter, Error>;
@@ -30,6 +33,12 @@ pub(crate) struct System {
     pub(crate) paths: &'static [Path],
     /// What its threads can do when they have nothing to do.
     pub(crate) idles: &'static [Idle],
+    /// Who can ask: the asking thread, which does the input and output as well, or tasks of a multi-threaded runtime.
+    pub(crate) callers: &'static [Caller],
+    /// How the asks in flight are driven; none if by no future at all.
+    pub(crate) shape: Option<Shape>,
+    /// What carries the payload in its messages; none if they are no Rust types.
+    pub(crate) payload_kind: Option<PayloadKind>,
     pub(crate) run: RunFn,
 }
 
@@ -37,6 +46,7 @@ pub(crate) struct System {
 pub(crate) struct Run<'a> {
     pub(crate) path: Path,
     pub(crate) idle: Idle,
+    pub(crate) caller: Caller,
     pub(crate) load: Load,
     pub(crate) span: Span,
     pub(crate) cpus: &'a Cpus,
@@ -48,6 +58,8 @@ pub(crate) const ALL: &[System] = &[
     tokio::SYSTEM,
     tokio_uring::SYSTEM,
     tarpc::SYSTEM,
+    protosocket::SYSTEM,
+    volo::SYSTEM,
     tonic::SYSTEM,
     capnp_rpc::SYSTEM,
     kameo::SYSTEM,
@@ -59,12 +71,16 @@ pub(crate) const ALL: &[System] = &[
 pub(crate) const FASTEST: &[System] = &[ringpost::SYSTEM, tokio::SYSTEM, tokio_uring::SYSTEM];
 
 impl System {
-    /// The idle policies that make a row on this path; none if the system does not go there.
-    pub(crate) fn idles_on(&self, path: Path) -> &'static [Idle] {
-        if !self.paths.contains(&path) {
-            return &[];
-        }
-        // A thread that asks itself is never idle: one policy says it all.
-        if path == Path::Local { &[Idle::Spin] } else { self.idles }
+    /// The idle policies that make a row on this path with this caller; none if the system does not go there.
+    pub(crate) fn idles_on(&self, path: Path, caller: Caller) -> impl Iterator<Item = Idle> {
+        let goes = self.paths.contains(&path) && self.callers.contains(&caller);
+        let fits = move |idle: &Idle| match (caller, path) {
+            // A thread that asks itself is never idle: one policy says it all.
+            (Caller::Core, Path::Local) => *idle == Idle::Spin,
+            (Caller::Core, _) => true,
+            // Somewhere the tasks have to run; and within a process they are asked nothing that others are.
+            _ => path == Path::Tcp && *idle != Idle::Spin,
+        };
+        self.idles.iter().copied().filter(move |idle| goes && fits(idle))
     }
 }

@@ -14,9 +14,17 @@ use crate::payload::Payload;
 use crate::plan::{Idle, Path};
 use crate::sample::Meter;
 use crate::threads::{across, on_one};
+use crate::variant::{Caller, PayloadKind, Shape};
 
-pub(super) const SYSTEM: System =
-    System { name: "ractor", paths: &[Path::Mesh, Path::Local], idles: &[Idle::Spin, Idle::Park], run };
+pub(super) const SYSTEM: System = System {
+    name: "ractor",
+    paths: &[Path::Mesh, Path::Local],
+    idles: &[Idle::Spin, Idle::Park],
+    callers: &[Caller::Core],
+    shape: Some(Shape::Task),
+    payload_kind: Some(PayloadKind::Array),
+    run,
+};
 
 struct Echo;
 

@@ -2,6 +2,7 @@
 //!
 //! - The default configuration; one core per side, pinned as everybody's threads are. Its timeouts and limits stay on.
 //! - The handler is `HandleSync`, as for anything that never waits.
+//! - Asked from tokio tasks, its client still has a core, through which all asks go.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,13 +14,23 @@ use ::ringpost::{
 
 use super::{Run, System};
 use crate::Error;
-use crate::asking::{Watch, ask_when_due};
+use crate::asking::{Ask, Watch, ask_from_tokio, ask_when_due};
 use crate::open_loop::{OpenLoop, WORKERS, yield_now};
 use crate::payload::Payload;
 use crate::plan::{Idle, Load, Path};
 use crate::sample::{Meter, Span};
+use crate::threads::multi_threaded;
+use crate::variant::{Caller, PayloadKind, Shape};
 
-pub(super) const SYSTEM: System = System { name: "ringpost", paths: &Path::ALL, idles: &Idle::ALL, run };
+pub(super) const SYSTEM: System = System {
+    name: "ringpost",
+    paths: &Path::ALL,
+    idles: &Idle::ALL,
+    callers: &[Caller::Core, Caller::Tokio],
+    shape: Some(Shape::Task),
+    payload_kind: Some(PayloadKind::Array),
+    run,
+};
 
 /// How long an env may take to finish what is queued; then it is stopped.
 const SHUTDOWN: Duration = Duration::from_secs(2);
@@ -73,8 +84,17 @@ fn run(run: &Run) -> Result<Meter, Error> {
     }
 }
 
+impl Ask for EndpointRef {
+    async fn ask(&self, payload: Payload) -> Result<Payload, Error> {
+        Ok(EndpointRef::ask(self, payload).await?)
+    }
+}
+
 fn ask(env: &RpcEnv, echo: EndpointRef, run: &Run) -> Result<Meter, Error> {
     let span = run.span;
+    if run.caller == Caller::Tokio {
+        return ask_from_tokio(&multi_threaded()?, run.load, span, &echo);
+    }
     let asking = match run.load {
         Load::Window(window) => env.spawn_on(0, move || ask_in_flight(echo, window, span))?,
         Load::Rate { per_second, .. } => env.spawn_on(0, move || ask_at_rate(echo, per_second, span))?,

@@ -18,8 +18,17 @@ use crate::Error;
 use crate::plan::{Idle, Load, Path};
 use crate::sample::{Meter, Span};
 use crate::threads::{accept, connect, over_tcp};
+use crate::variant::{Caller, PayloadKind};
 
-pub(super) const SYSTEM: System = System { name: "tokio", paths: &[Path::Tcp], idles: &[Idle::Spin, Idle::Park], run };
+pub(super) const SYSTEM: System = System {
+    name: "tokio",
+    paths: &[Path::Tcp],
+    idles: &[Idle::Spin, Idle::Park],
+    callers: &[Caller::Core],
+    shape: None,
+    payload_kind: Some(PayloadKind::Array),
+    run,
+};
 
 fn run(run: &Run) -> Result<Meter, Error> {
     over_tcp(run.cpus, run.idle, serve, async |address| match run.load {

@@ -20,9 +20,17 @@ use crate::Error;
 use crate::plan::{Idle, Load, Path};
 use crate::sample::{Meter, Span};
 use crate::threads::{listen, pair};
+use crate::variant::{Caller, PayloadKind};
 
-pub(super) const SYSTEM: System =
-    System { name: "tokio-uring", paths: &[Path::Tcp], idles: &[Idle::Spin, Idle::Park], run };
+pub(super) const SYSTEM: System = System {
+    name: "tokio-uring",
+    paths: &[Path::Tcp],
+    idles: &[Idle::Spin, Idle::Park],
+    callers: &[Caller::Core],
+    shape: None,
+    payload_kind: Some(PayloadKind::Array),
+    run,
+};
 
 fn run(run: &Run) -> Result<Meter, Error> {
     let (listener, address) = listen()?;
