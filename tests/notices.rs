@@ -183,6 +183,46 @@ fn a_message_that_nobody_handles_is_counted_told_to_on_error_and_warned_of() {
     });
 }
 
+/// An endpoint with a handler for each of these messages, which does nothing.
+macro_rules! wide {
+    ($($name:ident as $wire:literal),*) => {
+        $(
+            #[derive(Serialize, Deserialize)]
+            struct $name;
+            message!($name as $wire);
+            impl HandleSync<$name> for Wide {
+                fn handle(&mut self, _: $name, _: &mut CallContext) -> Result<(), HandlerError> {
+                    Ok(())
+                }
+            }
+        )*
+        struct Wide;
+        impl Endpoint for Wide {
+            fn handlers(handlers: &mut Handlers<Self>) {
+                handlers$(.send_sync::<$name>())*;
+            }
+        }
+    };
+}
+
+wide!(
+    W0 as "wide.0", W1 as "wide.1", W2 as "wide.2", W3 as "wide.3", W4 as "wide.4", W5 as "wide.5", W6 as "wide.6",
+    W7 as "wide.7", W8 as "wide.8", W9 as "wide.9"
+);
+
+#[test]
+fn whoever_asks_what_nobody_handles_is_told_eight_handlers_at_most() {
+    let _alone = alone();
+    bounded(|| {
+        at_every_distance(config(), |scene| {
+            let wide = scene.place("wide", || Wide);
+            let refused = scene.run(move || async move { wide.ask(StrangerAsked).await }).unwrap_err().to_string();
+            let named = "wide.0 v1, wide.1 v1, wide.2 v1, wide.3 v1, wide.4 v1, wide.5 v1, wide.6 v1, wide.7 v1";
+            assert!(refused.ends_with(&format!("it handles: {named} and 2 more")), "{refused}");
+        });
+    });
+}
+
 #[test]
 fn a_message_in_the_other_kind_of_request_is_one_that_nobody_handles() {
     let _alone = alone();

@@ -24,6 +24,7 @@ use super::reply_path::Answer;
 use super::responder::Responder;
 use super::shared::Flight;
 use super::teller::told_by;
+use super::unhandled::{Unhandled, what};
 use crate::executor::catch::catch;
 use crate::executor::future_cell::FutureCell;
 use crate::executor::key::WakeKey;
@@ -69,8 +70,8 @@ pub trait AnyEndpoint {
         cell: &mut FutureCell,
         cx: &mut Context<'_>,
     ) -> HandlerState;
-    /// What message this is that no handler is for, as an ask or not.
-    fn unhandled(&self, message: MessageId, is_ask: bool) -> String;
+    /// What is said of this message, for which no handler is, as an ask or not.
+    fn unhandled(&self, message: MessageId, is_ask: bool) -> Rc<HandlerError>;
     /// The `Direct` of this message, if its handler does not await.
     fn direct(&self, message: MessageId) -> Option<&dyn Any>;
     /// The name of a message that it handles.
@@ -133,6 +134,7 @@ pub struct Erased<E> {
     started: Rc<Cell<Option<Result<(), HandlerError>>>>,
     /// The endpoint's name, for the log.
     name: Arc<str>,
+    unhandled: Unhandled,
 }
 
 impl<E: Endpoint> Erased<E> {
@@ -141,7 +143,7 @@ impl<E: Endpoint> Erased<E> {
         let handlers = Handlers::of_endpoint()?;
         let endpoint = Rc::new(RefCell::new(endpoint));
         let direct = handlers.entries.iter().filter_map(|entry| Some((entry.id, entry.direct?(&endpoint)))).collect();
-        Ok(Erased { endpoint, handlers, direct, started: Rc::default(), name })
+        Ok(Erased { endpoint, handlers, direct, started: Rc::default(), name, unhandled: Unhandled::default() })
     }
 
     #[inline]
@@ -180,21 +182,18 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
                 Poll::Pending => HandlerState::Suspended,
             },
             _ => {
-                responder.fail(FailureCode::UnknownMessage, &self.unhandled(message, is_ask));
+                // Nobody is told about a one-way message but the endpoint.
+                if is_ask {
+                    responder.fail(FailureCode::UnknownMessage, what(&self.unhandled(message, is_ask)));
+                }
                 HandlerState::Missing
             }
         }
     }
 
     #[cold]
-    fn unhandled(&self, message: MessageId, is_ask: bool) -> String {
-        if let Some(entry) = self.entry(message) {
-            let (name, version) = (entry.name, entry.version);
-            let [came, is] = if is_ask { ["an ask", "a one-way message"] } else { ["a one-way message", "an ask"] };
-            return format!("{name} v{version} as {came}; here it is {is}");
-        }
-        let known: Vec<_> = self.handlers.entries.iter().map(|e| format!("{} v{}", e.name, e.version)).collect();
-        format!("message id {:#010x}; it handles: {}", message.0, known.join(", "))
+    fn unhandled(&self, message: MessageId, is_ask: bool) -> Rc<HandlerError> {
+        self.unhandled.error(&self.handlers.entries, message, is_ask)
     }
 
     #[inline]

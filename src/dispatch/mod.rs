@@ -30,4 +30,5 @@ mod slot;
 mod suspended;
 pub mod teller;
 pub mod trace;
+mod unhandled;
 pub mod verifier;

@@ -8,6 +8,7 @@ use super::dispatcher::Dispatcher;
 use super::reply_path::ReplyPath;
 use super::responder::Responder;
 use super::slot::Slot;
+use super::unhandled::what;
 use crate::executor::rate_limit::RateLimit;
 use crate::wire::failure::HandlerError;
 use crate::wire::message::MessageId;
@@ -73,15 +74,14 @@ impl Dispatcher {
     #[cold]
     pub(super) fn unhandled(&self, slot: &Slot, message: MessageId, call: &Call, path: &dyn ReplyPath) {
         self.count(|stats| stats.unhandled += 1);
-        let what = slot.endpoint.unhandled(message, call.is_ask());
+        let error = slot.endpoint.unhandled(message, call.is_ask());
         if let Some(untold) = slot.unhandled.allow(path.now()) {
             let (node, endpoint, peer) = (path.env_name(), &*slot.name, sender(call.origin, path));
-            tracing::warn!(target: "ringpost::endpoint", node, endpoint, message = what, peer, untold, "nobody handles a message");
+            tracing::warn!(target: "ringpost::endpoint", node, endpoint, message = what(&error), peer, untold, "nobody handles a message");
         }
-        let error = HandlerError::new(format!("no handler for {what}"));
         match &slot.in_flight {
             // It needs the endpoint alone.
-            Some(in_flight) if !in_flight.is_empty() => in_flight.tell_later(error),
+            Some(in_flight) if !in_flight.is_empty() => in_flight.tell_later((*error).clone()),
             _ => slot.endpoint.report(&error),
         }
     }
