@@ -305,7 +305,7 @@ impl EndpointRef {
         let job = move |shard: &Rc<Shard>| {
             if let Err(error) = shard.send(to.destination(key), message, key) {
                 shard.count(|counters| counters.sends_lost += 1);
-                tracing::warn!(target: "ringpost::connection", kind = M::NAME, %error, "a one-way message was lost");
+                shard.warn_lost(Some(M::NAME), &error);
             }
         };
         self.inject(self.entry_core(), Box::new(job))

@@ -5,12 +5,12 @@ mod common;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::echo::{dialler, within};
 use common::gate::{Event, Gate, pass};
 use common::raw::{RawPeer, hello, listener, request};
-use common::{LIMIT, bounded, builder, config, end, eventually, server, serving, turn, unix_socket, uri};
+use common::{LIMIT, bounded, builder, config, end, eventually, log, server, serving, turn, unix_socket, uri};
 use ringpost::net::reader::Incoming;
 use ringpost::wire::frame::Frame;
 use ringpost::{
@@ -347,6 +347,8 @@ impl Handle<Pass> for Slow {
 #[test]
 fn events_beyond_the_limit_are_dropped_and_counted_and_take_no_room_from_messages() {
     bounded(|| {
+        log::keep();
+        let began = Instant::now();
         let env = serving(1, Config { inbox_messages: 2, ..config() });
         let (mut gate, (tell, seen)) = (Gate::new(), channel());
         let id = gate.id;
@@ -355,6 +357,10 @@ fn events_beyond_the_limit_are_dropped_and_counted_and_take_no_room_from_message
         gate.expect(Event::Entered);
         raw.extend((0..5).map(|_| RawPeer::greet(address(&env))));
         assert_eq!(eventually(&env, "three are lost", |c| c.events_lost > 2).events_lost, 3);
+        // Other tests run beside this one, but none has an endpoint of this name.
+        let told = log::take().iter().filter(|(_, line)| line.contains("endpoint=\"slow\"")).count();
+        let most = 1 + began.elapsed().as_secs() as usize;
+        assert!((1..=most).contains(&told), "{told} warnings, and {most} at most");
         let asks = [(); 2].map(|()| slow.ask(Pass { gate: 0 }));
         gate.open();
         for ask in asks {

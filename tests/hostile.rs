@@ -243,6 +243,28 @@ fn bytes_behind_a_bad_frame_take_no_buffer_along() {
     });
 }
 
+#[test]
+fn a_flood_of_bad_connections_is_told_in_few_lines_and_counted() {
+    const BAD: u64 = 1000;
+    let _alone = alone();
+    bounded(|| {
+        log::keep();
+        let server = serve("127.0.0.1:0", config());
+        let began = Instant::now();
+        for _ in 0..BAD {
+            let mut peer = RawPeer::connect(address(&server));
+            peer.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+            read_to_end(&mut peer);
+        }
+        eventually(&server, "all are counted", |c| (c.protocol_errors, c.connections) == (BAD, 0));
+        // A core begins a second when it warns, so a core may begin one more than have passed.
+        let most = 64 * server.core_count() * (1 + began.elapsed().as_secs() as usize);
+        let told = log::count();
+        assert!((1..=most).contains(&told), "{told} lines, and {most} at most");
+        cut([server]);
+    });
+}
+
 /// The id of the endpoint `echo`.
 fn echo_id(server: &RpcEnv) -> EndpointId {
     let mut peer = RawPeer::greet(address(server));

@@ -167,6 +167,7 @@ impl Dispatcher {
             watched: Cell::new(false),
             unhandled: RateLimit::default(),
             dropped: RateLimit::default(),
+            events_lost: RateLimit::default(),
             started: Cell::new(Some(started)),
             key,
         };

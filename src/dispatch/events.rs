@@ -21,8 +21,8 @@ impl Dispatcher {
         at.map(|at| listeners.swap_remove(at)).is_some()
     }
 
-    /// Puts an event into the inbox of each endpoint that wants it.
-    pub fn deliver_event(&self, event: &Event) {
+    /// Puts an event into the inbox of each endpoint that wants it, at the time `now`.
+    pub fn deliver_event(&self, event: &Event, now: u64) {
         let number = event.peer().connection();
         for &(id, _) in self.listeners.0.borrow().iter().filter(|(_, last)| number > *last) {
             let Some(slot) = self.find(id).filter(|slot| !slot.closing.get()) else { continue };
@@ -30,11 +30,14 @@ impl Dispatcher {
                 self.executor.wake(slot.key);
             } else {
                 self.count(|stats| stats.events_lost += 1);
-                tracing::warn!(
-                    target: "ringpost::endpoint", endpoint = &*slot.name,
-                    ?event,
-                    "an event is lost: too many wait (Config::inbox_messages)"
-                );
+                if let Some(untold) = slot.events_lost.allow(now) {
+                    tracing::warn!(
+                        target: "ringpost::endpoint", endpoint = &*slot.name,
+                        ?event,
+                        untold,
+                        "an event is lost: too many wait (Config::inbox_messages)"
+                    );
+                }
             }
         }
     }

@@ -57,8 +57,10 @@ pub(super) struct Slot {
     pub(super) watched: Cell<bool>,
     /// Log lines about messages that it does not handle,
     pub(super) unhandled: RateLimit,
-    /// and about one-way messages that its inbox had no room for.
+    /// about one-way messages that its inbox had no room for,
     pub(super) dropped: RateLimit,
+    /// and about events.
+    pub(super) events_lost: RateLimit,
     pub(super) started: Cell<Option<Started>>,
     pub(super) key: WakeKey,
 }

@@ -268,7 +268,7 @@ impl Shard {
             && let Some(connection) = self.connections.borrow_mut().get(id)
             && connection.role == Role::Accepted
         {
-            tracing::warn!(target: "ringpost::connection", peer = %connection.remote, cause = %problem, "closed a connection");
+            self.warn_faulty(&connection.remote, problem);
             connection.phase = Phase::Refusing;
             return self.write_hello(connection);
         }
@@ -387,7 +387,7 @@ impl Shard {
             self.disarm(timer);
         }
         if end == End::Faulty {
-            tracing::warn!(target: "ringpost::connection", peer = %connection.remote, cause, "closed a connection");
+            self.warn_faulty(&connection.remote, &cause);
         }
         let peer = connection.peer.clone();
         if peer.is_some() && !self.node.roster.leave(self.core, id, self.clock()) {

@@ -34,10 +34,17 @@ impl Shard {
                 continue;
             }
             if core == self.core {
-                self.dispatcher.deliver_event(event);
+                self.dispatcher.deliver_event(event, self.clock());
             } else if !self.lane_event(core, LaneItem::Event(event.clone())) {
                 self.count(|counters| counters.events_lost += 1);
-                tracing::warn!(target: "ringpost::connection", core, ?event, "an event is lost: too much waits for its core (Config::lane_overflow)");
+                if let Some(untold) = self.warnings.events_lost.allow(self.clock()) {
+                    tracing::warn!(
+                        target: "ringpost::connection", core,
+                        ?event,
+                        untold,
+                        "an event is lost: too much waits for its core (Config::lane_overflow)"
+                    );
+                }
             }
         }
     }

@@ -291,7 +291,14 @@ impl Shard {
             self.count(|counters| counters.connections_refused += 1);
             self.pause_dialling(outbox, peer)
         };
-        tracing::warn!(target: "ringpost::connection", peer = %address, core = self.core, "too many connections to open another: raise Config::connections");
+        if let Some(untold) = self.warnings.connections_full.allow(self.clock()) {
+            tracing::warn!(
+                target: "ringpost::connection", peer = %address,
+                core = self.core,
+                untold,
+                "too many connections to open another: raise Config::connections"
+            );
+        }
         let queue: Arc<str> = format!("the table of connections of core {}", self.core).into();
         let remedy = "drop all refs to peers that are not needed, or raise Config::connections";
         self.end_asks_of(peer, AskError::Overloaded { queue, remedy });

@@ -42,3 +42,4 @@ mod stage;
 pub mod timeouts;
 mod tokens;
 mod wakes;
+mod warnings;

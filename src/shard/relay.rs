@@ -146,7 +146,7 @@ impl Shard {
             Ok(()) => {}
             Err(error) if asker.request == 0 => {
                 self.count(|counters| counters.sends_lost += 1);
-                tracing::warn!(target: "ringpost::connection", %error, "a one-way message was lost");
+                self.warn_lost(None, &error);
             }
             Err(error) => self.answer_relayed(asker.core, asker.request, Err(error)),
         }

@@ -246,7 +246,7 @@ impl Shard {
             LaneItem::ConnectionEnded { core, connection } => {
                 self.give_up(Origin::Passed { core, connection });
             }
-            LaneItem::Event(event) => self.dispatcher.deliver_event(&event),
+            LaneItem::Event(event) => self.dispatcher.deliver_event(&event, self.clock()),
             LaneItem::Relay(relay) => self.on_relay(*relay),
             LaneItem::Relayed { request, answer } => self.on_relayed(AskKey(request), *answer),
             LaneItem::CancelRelayed { core, request } => self.on_relay_cancelled(core, request),

@@ -14,6 +14,7 @@ use super::losses::Losses;
 use super::node::{CoreDoor, Job, Node, now};
 use super::sleep::Sleepers;
 use super::timeouts::Timer;
+use super::warnings::Warnings;
 use crate::dispatch::call::Origin;
 use crate::dispatch::dispatcher::{DispatchStats, Dispatcher};
 use crate::dispatch::inbox::InboxLimits;
@@ -116,6 +117,7 @@ pub struct Shard {
     pub(super) clock: Cell<u64>,
     /// When a forbidden ref may be warned of again.
     warn_forbidden_at: Cell<u64>,
+    pub(super) warnings: Warnings,
 }
 
 impl Shard {
@@ -157,6 +159,7 @@ impl Shard {
             ask_timeout_ns: nanoseconds(node.config.ask_timeout),
             clock: Cell::new(clock),
             warn_forbidden_at: Cell::new(0),
+            warnings: Warnings::default(),
             node,
         }
     }
