@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use super::node::{Injected, Node};
+use super::core::{Core, Step};
+use super::node::{Injected, Node, now};
 use super::stage::{Act, Drive, Stage, Tell, Turn, node};
+use crate::executor::idle::{Idle, IdleState, SpinFor};
 use crate::{EndpointRef, RpcEnv};
 
 /// No test waits for it.
@@ -140,5 +142,39 @@ fn an_answer_of_an_earlier_turn_arrives_although_the_next_handler_blocks() {
             }));
         });
         assert!(stage.turn_until(&[asking, answering], 1, || blocked.get()), "the scene was not played to its end");
+    }
+}
+
+#[test]
+fn a_core_that_begins_to_spin_has_issued_its_wakes() {
+    let rests: [fn(&mut Core); 2] = [|core| core.rest().unwrap(), |core| _ = core.doze().unwrap()];
+    for rest in rests {
+        let stage = Stage::new(Drive::Alone);
+        let server = node("server", 2);
+        let (asking, answering) = (stage.core(&server, 0, None), stage.core(&server, 1, None));
+        let actor = stage.actor(answering, |_, _| {});
+        // The lanes are new to their receivers once.
+        let (first, answered) = (actor.clone(), Rc::new(Cell::new(false)));
+        let is_answered = answered.clone();
+        stage.on(asking, || drop(crate::spawn(async move { answered.set(first.ask(Act(0)).await.is_ok()) })));
+        assert!(stage.turn_until(&[asking, answering], 1, || is_answered.get()));
+        while stage.turn(answering) == Turn::Awake || stage.turn(asking) == Turn::Awake {}
+        assert!(server.cores[1].park.is_parked());
+        stage.with(asking, |core| {
+            core.rouse().unwrap();
+            // Long rests have taught it not to spin; this one was short.
+            core.idle = IdleState::new(Idle::default());
+            (0..10).for_each(|_| core.idle.learn(1_000_000_000));
+            core.resting = Some(now() - 20_000);
+            drop(crate::spawn(async move { actor.ask(Act(1)).await }));
+
+            assert_eq!(core.step().unwrap(), Step::Idle);
+            assert_ne!(core.idle.spin_for(), SpinFor::No, "the step has taught it to spin");
+            // The next turn may run code that blocks.
+            core.shard.door().inject_always(Injected::Job(Box::new(|_| ())));
+            rest(core);
+        });
+        assert!(!server.cores[1].park.is_parked(), "nobody has woken the receiver");
+        assert!(!stage.shard(asking).owes_wakes());
     }
 }

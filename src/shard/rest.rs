@@ -66,6 +66,8 @@ impl Core {
 
     /// Looks at memory, and at probed connections, until something has arrived; false if the time is up first.
     fn spin(&mut self, until: u64) -> io::Result<bool> {
+        // Whatever ends the spin, the next turn may run code that blocks.
+        self.issue_wakes()?;
         let timer = self.shard.next_deadline().unwrap_or(u64::MAX);
         // With more under way, the kernel has more to tell than a look finds.
         let awaits_one = self.shard.pending.borrow().len() == 1;

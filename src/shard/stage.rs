@@ -102,6 +102,18 @@ impl Stage {
         myself.take().unwrap()
     }
 
+    /// Works with a core that is not in its turn, as the loop of its thread does.
+    pub(super) fn with<T>(&self, core: usize, work: impl FnOnce(&mut Core) -> T) -> T {
+        let mut staged = self.cores.borrow_mut()[core].take().unwrap();
+        staged.sleeps = None;
+        let result = {
+            let _entered = current::enter(&staged.shard);
+            work(&mut staged.core)
+        };
+        self.cores.borrow_mut()[core] = Some(staged);
+        result
+    }
+
     /// Runs something on a core that is not in its turn.
     pub(super) fn on<T>(&self, core: usize, run: impl FnOnce() -> T) -> T {
         let _entered = current::enter(&self.shard(core));

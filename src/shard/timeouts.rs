@@ -64,10 +64,10 @@ impl Timer {
 }
 
 impl Shard {
-    /// Arms a timer.
+    /// Arms a timer. Its time counts from now: the turn may have begun long ago, with a handler that blocked.
     pub fn arm(&self, after: Duration, timer: Timer) -> TimerKey {
         let after = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
-        self.timers.borrow_mut().arm(self.clock().saturating_add(after), timer.pack())
+        self.timers.borrow_mut().arm(now().saturating_add(after), timer.pack())
     }
 
     /// Disarms a timer.
@@ -120,6 +120,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::stage::{Drive, Stage, node};
 
     #[test]
     fn timers_survive_packing() {
@@ -132,5 +133,19 @@ mod tests {
         ] {
             assert_eq!(Timer::unpack(timer.pack()), timer);
         }
+    }
+
+    #[test]
+    fn a_timer_counts_from_now_however_long_ago_the_turn_began() {
+        let stage = Stage::new(Drive::Alone);
+        let shard = stage.shard(stage.core(&node("env", 1), 0, None));
+        // A handler of this turn has blocked since the process began.
+        shard.clock.set(0);
+        while now() < 10_000_000 {
+            std::hint::spin_loop();
+        }
+        let before = now();
+        shard.arm(Duration::from_secs(3), Timer::Tick);
+        assert!(shard.next_deadline().unwrap() >= before + 3_000_000_000);
     }
 }
