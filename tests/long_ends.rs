@@ -8,9 +8,10 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::mpsc::channel;
 use std::task::Poll;
+use std::time::Duration;
 
 use common::raw::{self, RawPeer, hello, request};
-use common::{LIMIT, bounded, client, config, end, eventually, kind, server, serving};
+use common::{LIMIT, bounded, builder, client, config, end, eventually, kind, server, serving};
 use ringpost::net::reader::Incoming;
 use ringpost::wire::frame::Frame;
 use ringpost::{
@@ -91,6 +92,30 @@ fn the_asks_that_a_lost_connection_takes_along_end_over_many_turns() {
         assert!(most <= BETWEEN, "{most} asks ended between two turns of another task");
         eventually(&env, "the end of all asks", |now| now.pending_asks == 0);
         end(&env);
+    });
+}
+
+#[test]
+fn asks_whose_time_is_up_together_end_over_many_turns() {
+    bounded(|| {
+        let (listener, at) = raw::listener();
+        let env = builder("impatient", 1, Config { ask_timeout: Duration::from_secs(1), ..config() }).start().unwrap();
+        let nobody = env.endpoint_ref(&format!("ringpost://nobody@{at}")).unwrap();
+        let ticking = env.spawn_on(0, move || async move {
+            for _ in 0..ASKS {
+                let ask = nobody.ask(Never);
+                drop(spawn(async move {
+                    assert_eq!(kind(&ask.await.unwrap_err()), "Timeout");
+                    one_has_ended();
+                }));
+            }
+            ticker(ASKS).await
+        });
+        let most = ticking.unwrap().join().unwrap();
+        assert!(most <= BETWEEN, "{most} asks ended between two turns of another task");
+        eventually(&env, "the end of all asks", |now| now.pending_asks == 0 && now.timeouts == ASKS as u64);
+        end(&env);
+        drop(listener);
     });
 }
 

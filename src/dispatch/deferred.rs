@@ -204,9 +204,10 @@ impl Deferrals {
         deferred
     }
 
-    /// Forgets asks whose deadline has passed and whose cancellation was lost.
+    /// Forgets asks whose deadline has passed and whose cancellation was lost. One new ask does not pay for all of them.
     fn sweep(&self, now: u64) {
-        while let Some(place) = { self.table.borrow_mut().next_expired(now) } {
+        for _ in 0..SWEPT_AT_ONCE {
+            let Some(place) = self.table.borrow_mut().next_expired(now) else { return };
             self.end(place);
         }
     }
@@ -303,6 +304,8 @@ fn key(call: &Call) -> (Origin, u64) {
 
 /// Asks that are too few to look for those that have expired.
 const FIRST_SWEEP: usize = 64;
+/// Expired asks that one new ask ends.
+const SWEPT_AT_ONCE: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -422,6 +425,17 @@ mod tests {
         }
         let steps = table.table.borrow().steps.taken();
         assert!(steps <= 100 * 10_000, "{steps} steps");
+    }
+
+    #[test]
+    fn a_new_ask_ends_some_of_a_crowd_that_has_expired() {
+        let table = Deferrals::new(10_000);
+        let asks: Vec<_> = (1..=10_000).map(|request| table.open(call(request, 5))).collect();
+        assert!(table.make_room(5));
+        let ended = asks.iter().filter(|ask| ask.is_over()).count();
+        assert_eq!((ended, table.len()), (256, 10_000 - 256));
+        (0..40).for_each(|_| assert!(table.make_room(5)));
+        assert!(table.len() <= 64, "{} are left", table.len());
     }
 
     #[test]

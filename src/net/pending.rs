@@ -285,8 +285,8 @@ impl Pending {
         self.deadlines.next()
     }
 
-    /// The asks whose time is up, in the order of their deadlines. They are still in the table; no other call has them
-    /// again.
+    /// The asks whose time is up, in the order of their deadlines, at most 256 at one time. They are still in the table; no
+    /// other call has them again.
     #[inline]
     pub fn expired(&mut self, now: u64) -> Vec<AskKey> {
         let places = self.deadlines.expired(now);

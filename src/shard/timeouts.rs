@@ -83,7 +83,7 @@ impl Shard {
         timer.into_iter().chain(ask).chain(self.dispatcher.next_overdue()).min()
     }
 
-    /// Ends the asks and the handlers of one-way messages whose time is up; true if there were any.
+    /// Ends the asks and the handlers of one-way messages whose time is up, some hundreds in a turn; true if there were any.
     pub(super) fn end_expired(self: &Rc<Self>, path: &Rc<dyn ReplyPath>) -> bool {
         let expired = self.pending.borrow_mut().expired(self.clock());
         expired.iter().for_each(|&key| self.on_ask_timeout(key));
