@@ -1,5 +1,6 @@
 //! What one core has toward one peer: a connection, or the way to one, and the frames that wait for it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use super::connection_id::ConnectionId;
 use super::peer::{IndexHold, NameClass, Peer, Standing};
 use super::roster::Route;
+use crate::executor::steps::Steps;
 use crate::executor::timers::TimerKey;
 use crate::wire::frame::{EndpointId, Frame, Resolved, Target, frame_length, set_deadline};
 
@@ -118,6 +120,9 @@ pub struct Outbox {
     pub waiting: Vec<u8>,
     /// The endpoint names used with this peer, by their number.
     names: Vec<Option<Name>>,
+    /// Those for which the peer has told an id: the id, and the name's number. Only changes of what is known touch it.
+    by_id: BTreeSet<(u64, u32)>,
+    steps: Steps,
     /// Addresses of the peer that are still to be tried, the next one last.
     pub candidates: Vec<SocketAddr>,
     /// The resolver that owes an answer about the host name.
@@ -149,6 +154,8 @@ impl Outbox {
             link: Link::Down,
             waiting: Vec::new(),
             names: Vec::new(),
+            by_id: BTreeSet::new(),
+            steps: Steps::new(),
             candidates: Vec::new(),
             resolver: None,
             failures: 0,
@@ -189,17 +196,33 @@ impl Outbox {
         if let Some(Some(name)) = self.names.get_mut(index as usize)
             && name.is_news(number)
         {
-            (name.resolved, name.told) = (Some(resolved), number);
+            let before = name.resolved.replace(resolved);
+            name.told = number;
+            if before.map(|before| before.endpoint) != Some(resolved.endpoint) {
+                self.by_id.insert((resolved.endpoint.0, index));
+                self.lose_id(index, before);
+            }
         }
     }
 
     /// An ask that was [addressed](Self::address) with this number found no endpoint. Ignored if a later ask has told more.
     pub fn missed(&mut self, index: u32, number: u32) {
         let Some(Some(name)) = self.names.get_mut(index as usize) else { return };
+        let before = name.resolved;
         if name.is_news(number) {
             (name.resolved, name.told) = (None, number);
         } else if number == name.told && name.resolved.is_some() {
             name.forget();
+        } else {
+            return;
+        }
+        self.lose_id(index, before);
+    }
+
+    /// The name has this id no longer, if it had one.
+    fn lose_id(&mut self, index: u32, before: Option<Resolved>) {
+        if let Some(before) = before {
+            self.by_id.remove(&(before.endpoint.0, index));
         }
     }
 
@@ -212,10 +235,14 @@ impl Outbox {
         })
     }
 
-    /// The peer no longer has the endpoint with this id: its names are resolved again.
+    /// The peer no longer has the endpoint with this id: its names are resolved again. A peer may say so at any rate, of any
+    /// id: no other name is looked at.
     pub fn unresolve(&mut self, endpoint: EndpointId) {
-        for name in self.names.iter_mut().flatten() {
-            if name.resolved.is_some_and(|resolved| resolved.endpoint == endpoint) {
+        self.steps.add(1);
+        while let Some(&(id, index)) = self.by_id.range((endpoint.0, 0)..=(endpoint.0, u32::MAX)).next() {
+            self.steps.add(1);
+            self.by_id.remove(&(id, index));
+            if let Some(Some(name)) = self.names.get_mut(index as usize) {
                 name.forget();
             }
         }
@@ -242,6 +269,7 @@ impl Outbox {
     pub fn link_lost(&mut self) -> u64 {
         self.way_back = false;
         self.names.iter_mut().flatten().for_each(Name::forget);
+        self.by_id.clear();
         count_one_way(&std::mem::take(&mut self.waiting))
     }
 
@@ -304,141 +332,5 @@ fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], Option<u64>)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::peer::Peers;
-    use crate::wire::frame::{Draft, RequestHead, Route};
-    use crate::wire::message::MessageId;
-
-    fn push(out: &mut Vec<u8>, request: u64, payload: usize) {
-        let head = RequestHead {
-            request,
-            target: Target::Name("x"),
-            route: Route::Here,
-            message: MessageId(1),
-            deadline_us: None,
-        };
-        let mut draft = Draft::request(out, &head);
-        draft.payload().extend(std::iter::repeat_n(0, payload));
-        draft.finish(u32::MAX).unwrap();
-    }
-
-    #[test]
-    fn waiting_frames_leave_in_order_without_the_dead_and_the_too_large() {
-        let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
-        for (request, payload) in [(1, 0), (2, 0), (0, 0), (3, 1000), (0, 1000), (4, 0)] {
-            push(&mut outbox.waiting, request, payload);
-        }
-        let mut out = Vec::new();
-        let (refused, lost) = outbox.release(&mut out, 100, |request| (request != 2).then_some(1));
-        assert_eq!((refused, lost), (vec![3], 1));
-        let left: Vec<_> = frames(&out).map(|(_, request)| request.unwrap()).collect();
-        assert_eq!(left, [1, 0, 4]);
-        assert!(outbox.waiting.is_empty());
-    }
-
-    #[test]
-    fn lost_one_way_messages_are_counted() {
-        let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
-        for request in [1, 0, 0] {
-            push(&mut outbox.waiting, request, 3);
-        }
-        assert_eq!(outbox.link_lost(), 2);
-        assert!(outbox.waiting.is_empty());
-    }
-
-    /// All orders of the numbers below `count`.
-    fn orders(count: usize) -> Vec<Vec<usize>> {
-        match count {
-            0 => vec![Vec::new()],
-            _ => orders(count - 1)
-                .into_iter()
-                .flat_map(|order| (0..count).map(move |at| [&order[..at], &[count - 1], &order[at..]].concat()))
-                .collect(),
-        }
-    }
-
-    fn at(endpoint: u64) -> Option<Resolved> {
-        Some(Resolved { endpoint: EndpointId(endpoint), core: Some(0) })
-    }
-
-    /// The outbox hears what an ask has found.
-    fn hear(outbox: &mut Outbox, asked: Addressed, found: Option<Resolved>) {
-        match found {
-            Some(resolved) => outbox.found(0, asked.number, resolved),
-            None => outbox.missed(0, asked.number),
-        }
-    }
-
-    #[test]
-    fn in_whatever_order_answers_come_the_ask_that_left_last_tells_who_has_the_name() {
-        let name: Arc<str> = "x".into();
-        // Two asks find the first holder, one finds nobody, two find the next holder.
-        let found = [at(1), at(1), None, at(2), at(2)];
-        for order in orders(found.len()) {
-            let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
-            let asked = found.map(|_| outbox.address(0, &name, true));
-            let mut last = 0;
-            for answer in &order {
-                hear(&mut outbox, asked[*answer], found[*answer]);
-                last = last.max(*answer);
-                assert_eq!(outbox.address(0, &name, false).resolved, found[last], "{order:?} after {answer}");
-            }
-        }
-    }
-
-    #[test]
-    fn once_an_id_is_known_to_be_stale_no_earlier_ask_brings_it_back() {
-        let name: Arc<str> = "x".into();
-        for order in orders(3) {
-            for by_gone in [false, true] {
-                let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
-                let asked = [(); 3].map(|()| outbox.address(0, &name, true));
-                // The first answer tells an id, which the next ask carries in vain.
-                hear(&mut outbox, asked[order[0]], at(1));
-                let by_id = outbox.address(0, &name, true);
-                assert_eq!(by_id.resolved, at(1));
-                match by_gone {
-                    true => outbox.unresolve(EndpointId(1)),
-                    false => outbox.missed(0, by_id.number),
-                }
-                let next = outbox.address(0, &name, true);
-                assert_eq!(next.resolved, None);
-                for late in &order[1..] {
-                    hear(&mut outbox, asked[*late], at(1));
-                    assert_eq!(outbox.address(0, &name, false).resolved, None, "{order:?}");
-                }
-                hear(&mut outbox, next, at(2));
-                hear(&mut outbox, by_id, None);
-                assert_eq!(outbox.address(0, &name, false).resolved, at(2), "an old failure takes nothing back");
-            }
-        }
-    }
-
-    #[test]
-    fn a_new_connection_knows_nothing_and_learns_again() {
-        let name: Arc<str> = "x".into();
-        let mut outbox = Outbox::new(&Peers::new(|_, _| ()).at("h:1", None));
-        // The numbers are about to wrap around.
-        outbox.enter(0, &name);
-        outbox.names[0].iter_mut().for_each(|name| (name.asked, name.told) = (u32::MAX - 1, u32::MAX - 1));
-        let asked = [(); 2].map(|()| outbox.address(0, &name, true));
-        hear(&mut outbox, asked[0], at(7));
-        outbox.link_lost();
-        hear(&mut outbox, asked[1], at(7));
-        assert_eq!(outbox.address(0, &name, false).resolved, None, "ids of the old connection are worthless");
-        let asked = outbox.address(0, &name, true);
-        hear(&mut outbox, asked, at(1));
-        assert_eq!(outbox.address(0, &name, true), Addressed { resolved: at(1), number: asked.number });
-    }
-
-    #[test]
-    fn pauses_grow_to_their_limit_and_are_spread() {
-        let backoff = Backoff { first: Duration::from_millis(50), last: Duration::from_secs(5) };
-        assert_eq!(backoff.pause(1, u64::MAX), Duration::from_millis(50));
-        assert_eq!(backoff.pause(1, 0), Duration::from_millis(25));
-        assert_eq!(backoff.pause(2, u64::MAX), Duration::from_millis(100));
-        assert_eq!(backoff.pause(1000, u64::MAX), Duration::from_secs(5));
-        assert!(backoff.pause(8, 0) >= Duration::from_millis(2500));
-    }
-}
+#[path = "outbox_tests.rs"]
+mod tests;
