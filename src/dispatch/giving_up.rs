@@ -11,8 +11,10 @@ use crate::wire::frame::EndpointId;
 
 impl Dispatcher {
     /// A connection has ended: nobody waits for the asks that came from there, so their handlers are stopped and their
-    /// repliers told. Does that for one of them, if there is one. Those that still wait in an inbox are dropped when their
-    /// turn comes, or their deadline.
+    /// repliers told. Does that for one of them, if there is one.
+    ///
+    /// An ask that is still queued here is dropped in its turn if this core owns the connection. One that another core
+    /// passed on is decoded and handled like any other, unless its deadline passes first; its answer is dropped.
     pub fn give_up_one(&self, origin: Origin) -> bool {
         if self.deferrals.end_one_of(origin) {
             return true;

@@ -22,9 +22,9 @@ use crate::wire::limits::DecodeLimits;
 pub struct Config {
     /// Largest frame that this node accepts, header included, in bytes: 16 MiB. From 4 KiB to 1 GiB.
     pub max_frame: u32,
-    /// Levels to which options, enums, sequences and maps may nest in a message or a reply of a peer: 128. Beyond this and
-    /// the two limits below it is undecodable: its ask fails. Deeper nesting than the stack of the core's thread allows
-    /// is refused whatever this says.
+    /// Levels to which options, enums, sequences and maps may nest in a message or a reply of a peer: 128. Beyond this
+    /// and the two limits below it is undecodable: its ask fails. Deeper nesting than the stack of the core's thread
+    /// allows is refused whatever this says.
     pub decode_depth: u32,
     /// Bytes of memory that a message or a reply of a peer may take up beyond its encoding: 128 MiB, so that a frame of
     /// 16 MiB may be full of 8-byte numbers, each of which takes at least a byte there. Counted are the elements of
@@ -51,8 +51,8 @@ pub struct Config {
     pub deferred: usize,
     /// Connections per core, both directions: 10,240. Further ones are closed at once, or not opened.
     pub connections: usize,
-    /// Nodes that have no connection left and whose identity is kept for when they come back: 65,536. Of a further one the
-    /// identity is forgotten: whoever claims it next has it.
+    /// Nodes that have no connection left and whose identity is kept for when they come back: 65,536. Of a further one
+    /// the identity is forgotten: whoever claims it next has it.
     pub absent_nodes: usize,
     /// How long the identity of such a node is kept: 1 h.
     pub absent_for: Duration,
@@ -60,8 +60,9 @@ pub struct Config {
     pub tasks: usize,
     /// Messages that a lane from one core to another holds: 1,024, at most 2^20. Their bytes are bounded by `inbox_bytes`.
     pub lane_messages: usize,
-    /// Messages that wait for a full lane, before asks and sends are refused: 65,536. None wait for a lane to an isolated
-    /// endpoint, which may stand still: there only word of connections may, as many as this and `connections` together.
+    /// Messages that wait for a full lane, before asks and sends are refused: 65,536. None wait for a lane to an
+    /// isolated endpoint, which may stand still: there only word of connections may, as many as this and `connections`
+    /// together.
     pub lane_overflow: usize,
     /// Jobs from threads that are no core, asks and sends among them, that wait for a core: 65,536.
     pub injected: usize,
@@ -76,15 +77,15 @@ pub struct Config {
     /// How long an ask waits for its answer unless it brings its own limit: 30 s.
     pub ask_timeout: Duration,
     /// How long the handler of a one-way message may take before it is dropped, counted and logged: 60 s. Zero: without
-    /// limit. It may outlive the connection that brought its message, which its sender is free to close. While it waits, its
-    /// endpoint handles nothing else, and nobody can give it up.
+    /// limit. It may outlive the connection that brought its message, which its sender is free to close. While it
+    /// waits, its endpoint handles nothing else, and nobody can give it up.
     pub one_way_timeout: Duration,
     /// How long a look-up waits: 5 s.
     pub lookup_timeout: Duration,
     /// How long the resolution of a host name may take, and each attempt to connect to one of its addresses: 3 s.
     pub connect_timeout: Duration,
-    /// Threads that resolve host names, which the env's own user gave, at one time: 4, at most 256. As many more resolve
-    /// those in refs that peers told. The system's resolver may hold one up for tens of seconds.
+    /// Threads that resolve host names, which the env's own user gave, at one time: 4, at most 256. As many more
+    /// resolve those in refs that peers told. The system's resolver may hold one up for tens of seconds.
     pub resolver_threads: u16,
     /// Outboxes of cores that wait for a host name to be resolved, of each of the two kinds: 1,024. Asks and sends to
     /// further names are refused.
@@ -101,7 +102,7 @@ pub struct Config {
     /// host that has gone silent is noticed by timeouts of asks alone. What the peer takes of a long send counts too, in
     /// parts of a MiB; while we do not read it, since it takes no answers, only that counts.
     pub keepalive: Duration,
-    /// How many times in a row that is asked in vain, once every `keepalive`, before the connection is closed: 3.
+    /// Unanswered pings in a row, one every `keepalive`, before the connection is closed: 3.
     pub keepalive_misses: u32,
     /// Pause after the first failed attempt to connect, doubled after each further one: 50 ms.
     pub backoff_first: Duration,
@@ -109,8 +110,8 @@ pub struct Config {
     pub backoff_last: Duration,
     /// How long `shutdown` waits for what is queued, if it is not told: 10 s.
     pub drain: Duration,
-    /// How long a start waits for a port or a Unix socket that is taken: 250 ms in all. The kernel frees those of a killed
-    /// process only some milliseconds after the process has gone. Zero: it does not wait.
+    /// How long a start waits for a port or a Unix socket that is taken: 250 ms in all. The kernel frees those of a
+    /// killed process only some milliseconds after the process has gone. Zero: it does not wait.
     pub port_wait: Duration,
     /// Ports tried after the wished one if it is still taken after that: 0. A move to another one is warned of.
     pub port_retries: u16,

@@ -1,4 +1,4 @@
-//! What ends with connections: a bounded part of it in a turn.
+//! Cleanup after lost connections, bounded per turn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,14 +10,14 @@ use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::pending::{Batch, Next};
 
-/// Connections, asks and handlers that are ended in one turn: together some 100 us.
+/// The most connections, asks and handlers to end in one turn, which takes some 100 us.
 const ENDS_PER_TURN: usize = 256;
 
-/// What is left to be ended, in the order in which it was lost.
+/// Queue of pending cleanup, first in, first out.
 ///
-/// One connection may take 65,536 asks along, and thousands may end at once. What exceeds a turn's part waits here, the core
-/// goes on with everything else, and does not sleep before all has ended. An ask that waits here has the outcome of whatever
-/// comes first: this end, its deadline, or the drop of its future.
+/// One connection may have 65,536 pending asks, and thousands of connections may be lost at once. Work beyond the limit
+/// of a turn waits here. Meanwhile the core serves everything else, and it does not park before the queue is empty. A
+/// queued ask ends by what comes first: this cleanup, its deadline, or the drop of its future.
 #[derive(Default)]
 pub(super) struct Losses {
     queue: RefCell<VecDeque<Loss>>,
@@ -71,7 +71,8 @@ impl Shard {
         self.work_off_losses();
     }
 
-    /// Closes a connection that has ended by itself, now or in one of the next turns. What it has brought was handled before.
+    /// Closes a connection that has ended by itself, now or in one of the next turns. What it has brought was handled
+    /// before.
     pub fn close_in_turn(&self, id: ConnectionId, cause: &str, end: End) {
         if self.losses.is_empty() && self.losses.may_end() {
             self.close(id, cause, end);
