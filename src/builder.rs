@@ -91,14 +91,15 @@ impl Builder {
     /// Listens on this `host:port`, or on the Unix socket `unix:/path`. Without this the env listens nowhere and only
     /// asks others (client mode).
     ///
-    /// Port 0 means any. If the port is taken, the start waits for it, up to `Config::port_wait`. After that it tries the
-    /// next ports, up to `Config::port_retries`, which is none by default; then the next address, if the host is a name
-    /// with several; then it fails. A move to another port or address is warned of. An unspecified host (`0.0.0.0`, `[::]`) wants
-    /// [`advertise`](Self::advertise) beside it, or refs to this env do not travel: a warning says so.
+    /// Port 0 means any. If the port is taken, the start waits for it, up to `Config::port_wait`. After that it tries
+    /// the next ports, up to `Config::port_retries`, which is none by default; then the next address, if the host is a
+    /// name with several; then it fails. A move to another port or address is warned of. An unspecified host
+    /// (`0.0.0.0`, `[::]`) wants [`advertise`](Self::advertise) beside it, or refs to this env do not travel: a warning
+    /// says so.
     ///
     /// The file of a Unix socket is removed when the env has ended. One that was left behind, so that nobody accepts
-    /// there, is replaced; one where somebody still does after `Config::port_wait` is an error. Who may connect is a matter of the permissions of the
-    /// file, which follow the umask, and of its directory.
+    /// there, is replaced; one where somebody still does after `Config::port_wait` is an error. Who may connect is a
+    /// matter of the permissions of the file, which follow the umask, and of its directory.
     pub fn bind(mut self, address: impl Into<String>) -> Builder {
         self.bind = Some(address.into());
         self
@@ -157,8 +158,9 @@ impl Builder {
     /// Between its turns the thread is one like any other to the env, except that calls that would block it are refused
     /// here as on each core: use `register_async` and its like. The task ends when the env has shut
     /// down, and the runtime goes on; if the runtime goes first, the env ends hard. [`cores`](Self::cores) and
-    /// [`host`](Self::host) do not matter: nothing is pinned. Some 20 ms after the core has ended the kernel interrupts the
-    /// thread once, to clean up behind the core's ring: a blocking call with a time limit may end with `EINTR` then.
+    /// [`host`](Self::host) do not matter: nothing is pinned. Some 20 ms after the core has ended the kernel interrupts
+    /// the thread once, to clean up behind the core's ring: a blocking call with a time limit may end with `EINTR`
+    /// then.
     ///
     /// # Errors
     /// [`StartError::NoRuntime`] if this thread runs no such runtime; tokio may have printed a panic message about that,

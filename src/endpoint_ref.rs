@@ -112,7 +112,8 @@ impl EndpointRef {
         EndpointRef::of_peer(node, peer, &uri.name)
     }
 
-    /// The ref with this URI that was told to this core: by the peer whose bytes it is decoding, or by whom it cannot say.
+    /// The ref with this URI that was told to this core: by the peer whose bytes it is decoding, or by whom it cannot
+    /// say.
     pub(crate) fn told(shard: &Shard, uri: &EndpointUri) -> Result<EndpointRef, LookupError> {
         let node = &shard.node;
         let NodeAddress::Listening(address) = &uri.node else { return EndpointRef::resolve(node, uri) };
@@ -159,7 +160,8 @@ impl EndpointRef {
         }
     }
 
-    /// Where the endpoint's node listens: its host and port, or the path of its Unix socket. None if it listens nowhere.
+    /// Where the endpoint's node listens: its host and port, or the path of its Unix socket. None if it listens
+    /// nowhere.
     pub fn address(&self) -> Option<Address> {
         let address = match &self.inner.to {
             Destination::Env { .. } => self.inner.node.advertised.get()?,

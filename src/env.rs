@@ -102,8 +102,8 @@ impl RpcEnv {
     }
 
     /// A ref to this endpoint, as for [`endpoint_ref`](Self::endpoint_ref), after its node has said that it exists. It
-    /// may be gone again by the time of the first ask. Waits at most `Config::lookup_timeout`. A node that shuts down says
-    /// so: [`LookupError::Ask`] with [`AskError::Stopped`].
+    /// may be gone again by the time of the first ask. Waits at most `Config::lookup_timeout`. A node that shuts down
+    /// says so: [`LookupError::Ask`] with [`AskError::Stopped`].
     ///
     /// The node also says on which of its cores the endpoint is, and if it places connections by
     /// [`Placement::Steered`](crate::Placement::Steered), the ref's messages go over connections to that core, or with

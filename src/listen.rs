@@ -29,8 +29,8 @@ pub(crate) struct Listening {
     pub(crate) file: Option<SocketFile>,
 }
 
-/// Listens at `bind`. Of a host name's addresses the first one that can be bound is taken. Waits for one that is taken, up
-/// to `Config::port_wait` in all.
+/// Listens at `bind`. Of a host name's addresses the first one that can be bound is taken. Waits for one that is taken,
+/// up to `Config::port_wait` in all.
 pub(crate) fn listen(bind: &str, cores: usize, config: &Config) -> Result<Listening, StartError> {
     let cannot = |cause: String| StartError::Bind { address: bind.into(), cause: cause.into() };
     let wished: Address = bind.parse().map_err(|error: AddressError| cannot(error.to_string()))?;
@@ -55,8 +55,8 @@ pub(crate) fn listen(bind: &str, cores: usize, config: &Config) -> Result<Listen
     })
 }
 
-/// The pauses between attempts to bind an address that is taken. The kernel ends the rings of a killed process after the
-/// process itself, and closes their sockets only then: 5 to 27 ms later.
+/// The pauses between attempts to bind an address that is taken. The kernel ends the rings of a killed process after
+/// the process itself, and closes their sockets only then: 5 to 27 ms later.
 struct Pauses {
     next: Duration,
     left: Duration,

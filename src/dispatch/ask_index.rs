@@ -13,9 +13,9 @@ const KEPT_ROOM: usize = 1024;
 /// The places of the asks in a queue, by origin and request id.
 ///
 /// Nearly no ask is cancelled, so an ask that is not costs nothing here: the index is built by the first cancellation,
-/// from all that is queued, and dropped once nothing is queued or nothing was cancelled for a while. An ask is therefore
-/// indexed at most once for each four that are queued after it, and a cancellation costs one lookup, whether its ask is
-/// there or not.
+/// from all that is queued, and dropped once nothing is queued or nothing was cancelled for a while. An ask is
+/// therefore indexed at most once for each four that are queued after it, and a cancellation costs one lookup, whether
+/// its ask is there or not.
 ///
 /// The ids are the peers' choice and may repeat: an id means the ask that was queued last.
 #[derive(Debug, Default)]

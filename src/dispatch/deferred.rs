@@ -79,8 +79,8 @@ struct Table {
     by_ask: HashMap<(Origin, u64), u32>,
     /// The ask of each connection that was deferred last.
     by_connection: HashMap<Origin, u32>,
-    /// When asks expire, and their places and serial numbers: those that were answered stay until then, or until they are
-    /// many.
+    /// When asks expire, and their places and serial numbers: those that were answered stay until then, or until they
+    /// are many.
     deadlines: BinaryHeap<Reverse<(u64, u32, u64)>>,
     serial: u64,
     steps: Steps,
@@ -212,7 +212,8 @@ impl Deferrals {
         }
     }
 
-    /// Takes an ask out that nobody waits for any more, and tells its replier. Wakers are foreign code: nothing is borrowed.
+    /// Takes an ask out that nobody waits for any more, and tells its replier. Wakers are foreign code: nothing is
+    /// borrowed.
     fn end(&self, place: u32) -> bool {
         let ended = self.table.borrow_mut().remove(place);
         if let Some(deferred) = &ended {

@@ -36,10 +36,10 @@ pub trait Endpoint: Sized + 'static {
         std::future::ready(())
     }
 
-    /// A handler, or `on_stop`, returned an error or panicked; or a message came that no handler is for. The asker, if there
-    /// is one, has been answered by then; an answer to another core or a peer leaves at the end of the turn, so this must not
-    /// block either. Does nothing by default: the env itself logs errors, at DEBUG, and panics and messages that nobody
-    /// handles as warnings.
+    /// A handler, or `on_stop`, returned an error or panicked; or a message came that no handler is for. The asker, if
+    /// there is one, has been answered by then; an answer to another core or a peer leaves at the end of the turn, so
+    /// this must not block either. Does nothing by default: the env itself logs errors, at DEBUG, and panics and
+    /// messages that nobody handles as warnings.
     fn on_error(&mut self, _error: &HandlerError) {}
 
     /// A connection of the env is open, in whichever direction: once for each, as soon as the peer has introduced itself.

@@ -116,15 +116,16 @@ pub struct Refused {
 
 /// A bounded queue of messages and events, first in, first out.
 ///
-/// An ask that is cancelled leaves a gap, so that nothing behind it moves. The front is never a gap, and there are never
-/// more than half as many gaps as places, beyond a few.
+/// An ask that is cancelled leaves a gap, so that nothing behind it moves. The front is never a gap, and there are
+/// never more than half as many gaps as places, beyond a few.
 #[derive(Debug, Default)]
 pub struct Inbox {
     queue: VecDeque<Item>,
     events: usize,
     gaps: usize,
     bytes: usize,
-    /// The asks by their places, which count from the oldest that the index has seen; there are gaps only while it exists.
+    /// The asks by their places, which count from the oldest that the index has seen; there are gaps only while it
+    /// exists.
     index: AskIndex,
     /// The place of the front.
     first: u64,

@@ -1,7 +1,7 @@
 //! The time limit of handlers of one-way messages.
 //!
-//! Nobody waits for such a handler, so nobody gives it up: neither a deadline nor the end of a connection. One that waits
-//! for ever would keep its endpoint, or its place among those in flight, for ever.
+//! Nobody waits for such a handler, so nobody gives it up: neither a deadline nor the end of a connection. One that
+//! waits for ever would keep its endpoint, or its place among those in flight, for ever.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;

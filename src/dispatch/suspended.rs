@@ -16,8 +16,8 @@ pub(super) type FlightKey = usize;
 
 /// The handlers of a core that run beside others, or are suspended, whichever their endpoints.
 ///
-/// Those whose messages came over the same connection are linked to each other, so that its end costs as much as it ends,
-/// and nothing if that is nothing.
+/// Those whose messages came over the same connection are linked to each other, so that its end costs as much as it
+/// ends, and nothing if that is nothing.
 #[derive(Debug, Default)]
 pub(super) struct SuspendedHandlers {
     handlers: Slab<Handler>,

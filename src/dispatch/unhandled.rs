@@ -15,8 +15,8 @@ const PREFIX: &str = "no handler for ";
 
 /// Makes the texts about messages that an endpoint does not handle.
 ///
-/// A stranger can send such messages without end. The list of handlers is therefore bounded and made once, and a text is
-/// kept for the asker, the log, `on_error`, and the next message of the same kind.
+/// A stranger can send such messages without end. The list of handlers is therefore bounded and made once, and a text
+/// is kept for the asker, the log, `on_error`, and the next message of the same kind.
 #[derive(Debug, Default)]
 pub(super) struct Unhandled {
     known: OnceCell<Box<str>>,

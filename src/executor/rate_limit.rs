@@ -5,14 +5,14 @@ use std::cell::Cell;
 /// One line a second.
 const INTERVAL_NS: u64 = 1_000_000_000;
 
-/// The most lines a second of events that a core tells one by one as long as they are few: enough to name each of a handful
-/// of faulty peers.
+/// The most lines a second of events that a core tells one by one as long as they are few: enough to name each of a
+/// handful of faulty peers.
 pub const BURST: u32 = 64;
 
 /// Lets one of many like events through each second, or a burst, and counts the others.
 ///
-/// For log lines that a peer, or a busy sender, could cause without end. Nothing is lost: the next line says how many events
-/// had none, and a counter has them all.
+/// For log lines that a peer, or a busy sender, could cause without end. Nothing is lost: the next line says how many
+/// events had none, and a counter has them all.
 #[derive(Debug)]
 pub struct RateLimit {
     /// How many events of a second are told.

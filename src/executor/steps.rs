@@ -1,7 +1,7 @@
 //! Steps of work, counted by tests.
 
-/// Counts the steps that a structure takes, so that tests can bound work without a clock. Outside of unit tests it is empty
-/// and counts nothing.
+/// Counts the steps that a structure takes, so that tests can bound work without a clock. Outside of unit tests it is
+/// empty and counts nothing.
 #[derive(Debug, Default)]
 pub struct Steps {
     #[cfg(test)]

@@ -227,8 +227,8 @@ enum Claimed {
     AtTheFlush,
 }
 
-/// A core answers another one, flushes, finds that more has arrived instead of parking, and then its user code blocks until
-/// that other core has done something for a third thread.
+/// A core answers another one, flushes, finds that more has arrived instead of parking, and then its user code blocks
+/// until that other core has done something for a third thread.
 fn a_handler_blocks_until_another_core_has_run_a_job(claimed: Claimed) {
     let core = Arc::new(Core::default());
     let injector = Arc::new(Injector::new(1, usize::MAX));

@@ -11,13 +11,13 @@ use super::sync::{AtomicBool, Ordering, fence};
 ///
 /// The core calls [`prepare`](ParkFlag::prepare), looks at **every** queue once more, and blocks only if all are empty;
 /// afterwards, or instead, it calls [`cancel`](ParkFlag::cancel). A sender pushes, then calls
-/// [`claim_wake`](ParkFlag::claim_wake), and wakes the core if it gets the claim. Of many senders one gets it. The wake must
-/// stick until the core blocks, as a completion in its ring does, since it may come before the core has blocked; and one
-/// that comes after `cancel` is spurious and must be harmless.
+/// [`claim_wake`](ParkFlag::claim_wake), and wakes the core if it gets the claim. Of many senders one gets it. The wake
+/// must stick until the core blocks, as a completion in its ring does, since it may come before the core has blocked;
+/// and one that comes after `cancel` is spurious and must be harmless.
 ///
-/// From the claim on all others rely on its holder. It must therefore issue the wake at once: a holder that runs user code
-/// first may block there, and then nobody wakes the core. A sender that collects its wakes for one system call collects the
-/// cores, and claims right before that call.
+/// From the claim on all others rely on its holder. It must therefore issue the wake at once: a holder that runs user
+/// code first may block there, and then nobody wakes the core. A sender that collects its wakes for one system call
+/// collects the cores, and claims right before that call.
 #[derive(Debug, Default)]
 #[repr(align(128))] // A line of its own, and the neighbour that the prefetcher pairs with it: all senders read it.
 pub struct ParkFlag {
@@ -49,7 +49,8 @@ impl ParkFlag {
         self.parked.swap(false, Ordering::Acquire);
     }
 
-    /// Called by a sender on any thread, after its push: the duty to wake the core, if it sleeps and nobody else has it.
+    /// Called by a sender on any thread, after its push: the duty to wake the core, if it sleeps and nobody else has
+    /// it.
     ///
     /// One call stands for all that the caller has pushed to this core before it, so a core that sends many items in a
     /// turn calls it once for each destination. It costs a full fence and a read; it writes only if the core is parked.
@@ -71,8 +72,8 @@ impl ParkFlag {
 
 /// The duty to wake a core, which nobody else has. To be [done](WakeClaim::issued) before any user code runs.
 ///
-/// A claim that is dropped, since the wake failed, goes back to the core's flag: the next sender claims it. If the core has
-/// woken meanwhile, that costs one spurious wake.
+/// A claim that is dropped, since the wake failed, goes back to the core's flag: the next sender claims it. If the core
+/// has woken meanwhile, that costs one spurious wake.
 #[derive(Debug)]
 #[must_use = "nobody else wakes the core"]
 pub struct WakeClaim<'a>(&'a ParkFlag);

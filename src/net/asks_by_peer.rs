@@ -15,9 +15,9 @@ pub struct Batch(u32);
 
 /// The asks of a table that wait for a peer, by their places: a ring for each peer and each batch.
 ///
-/// An ask that ends stays in its ring, so that the next ask in its place, which mostly has the same peer, costs nothing but
-/// a comparison. So a ring has places of asks that have ended; whoever walks along it leaves them out, each once for an ask
-/// that was made.
+/// An ask that ends stays in its ring, so that the next ask in its place, which mostly has the same peer, costs nothing
+/// but a comparison. So a ring has places of asks that have ended; whoever walks along it leaves them out, each once
+/// for an ask that was made.
 #[derive(Debug)]
 pub(super) struct AsksByPeer {
     rings: Rings,
@@ -85,8 +85,8 @@ impl AsksByPeer {
         Some(Batch(batch))
     }
 
-    /// Takes the next ask that waits out of a batch, and tells its place. `waits_for` tells whether the ask in a place waits
-    /// for this peer.
+    /// Takes the next ask that waits out of a batch, and tells its place. `waits_for` tells whether the ask in a place
+    /// waits for this peer.
     pub(super) fn next_of(&mut self, batch: &Batch, waits_for: impl Fn(usize, u32) -> bool) -> Next<usize> {
         let Some(&peer) = self.batches.get(batch.0 as usize) else { return Next::Nothing };
         for _ in 0..LEFT_OUT {
@@ -139,11 +139,11 @@ struct Links {
     label: u64,
 }
 
-/// Rings of asks, doubly linked by their places in the table of asks: an ask is linked and unlinked by a few stores, and a
-/// ring is found, emptied or renamed at a cost that does not grow with all other asks.
+/// Rings of asks, doubly linked by their places in the table of asks: an ask is linked and unlinked by a few stores,
+/// and a ring is found, emptied or renamed at a cost that does not grow with all other asks.
 ///
-/// Asks are the even nodes and heads the odd ones, so that no step has to tell them apart. A node in no ring is linked to
-/// itself: to unlink it changes nothing.
+/// Asks are the even nodes and heads the odd ones, so that no step has to tell them apart. A node in no ring is linked
+/// to itself: to unlink it changes nothing.
 #[derive(Debug, Default)]
 struct Rings {
     nodes: Vec<Links>,

@@ -170,8 +170,8 @@ fn forbidden(address: &str, policy: &str) -> String {
 
 impl HandlerError {
     /// The error that a handler made with [`typed`](HandlerError::typed); none if it was of another type or version, or
-    /// told as text only. One that nests deeper than 128 levels, or than the stack of this thread allows, is none either,
-    /// and logged.
+    /// told as text only. One that nests deeper than 128 levels, or than the stack of this thread allows, is none
+    /// either, and logged.
     pub fn downcast<E: WireError>(&self) -> Option<E> {
         self.typed_within(&DecodeLimits::DEFAULT.on_stack(stack_floor()))
     }

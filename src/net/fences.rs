@@ -10,9 +10,9 @@ const CHUNK: usize = 1024;
 
 /// Which connections of an env have been succeeded by a later one of the same outbox.
 ///
-/// Every core looks here before it delivers a request, without a lock: the request may have come to another core, and wait
-/// in a lane. A fence is set before the first request of the successor is delivered anywhere, so whoever has delivered
-/// that one finds it.
+/// Every core looks here before it delivers a request, without a lock: the request may have come to another core, and
+/// wait in a lane. A fence is set before the first request of the successor is delivered anywhere, so whoever has
+/// delivered that one finds it.
 #[derive(Debug)]
 pub struct Fences {
     /// Whether there is any: the steady state looks no further.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// How long a core looks once more before it takes a peer for dead: a moment, since one turn is enough.
 ///
-/// A core that was kept from its turns, by a handler that blocked or by a busy machine, finds its timer due before it has
-/// read what arrived meanwhile.
+/// A core that was kept from its turns, by a handler that blocked or by a busy machine, finds its timer due before it
+/// has read what arrived meanwhile.
 const LAST_LOOK: Duration = Duration::from_millis(1);
 
 /// The keepalive of one connection: no system calls, no clock, no timer of its own.
@@ -52,7 +52,8 @@ impl Keepalive {
         }
     }
 
-    /// Judges the peer at the time `now`: a ping once every `period` that it is silent, and death after `misses` of them.
+    /// Judges the peer at the time `now`: a ping once every `period` that it is silent, and death after `misses` of
+    /// them.
     pub fn judge(&mut self, now: u64, period: Duration, misses: u32) -> Verdict {
         let silent = Duration::from_nanos(now.saturating_sub(self.heard));
         if silent < period {
@@ -85,8 +86,9 @@ mod tests {
         Pong,
     }
 
-    /// Two nodes with the default settings that say nothing but pings and pongs, over a network and with timers that are
-    /// late by what `seed` draws. Gives how many pings were sent in `seconds`, or when a side took the other for dead.
+    /// Two nodes with the default settings that say nothing but pings and pongs, over a network and with timers that
+    /// are late by what `seed` draws. Gives how many pings were sent in `seconds`, or when a side took the other for
+    /// dead.
     fn pings_of_an_idle_connection(seed: u64, seconds: u64) -> Result<u32, u64> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut draw = move |below: u64| {

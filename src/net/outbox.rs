@@ -49,8 +49,8 @@ pub enum Link {
 /// An endpoint name, and what the peer told about it last.
 ///
 /// The peer resolves a name when the request arrives, so what it tells is as old as the request and not as its answer,
-/// which may come late. Asks by name are therefore numbered in the order in which they leave: an answer counts only if its
-/// ask left after the one that the present knowledge comes from.
+/// which may come late. Asks by name are therefore numbered in the order in which they leave: an answer counts only if
+/// its ask left after the one that the present knowledge comes from.
 #[derive(Debug)]
 struct Name {
     name: Arc<str>,
@@ -205,7 +205,8 @@ impl Outbox {
         }
     }
 
-    /// An ask that was [addressed](Self::address) with this number found no endpoint. Ignored if a later ask has told more.
+    /// An ask that was [addressed](Self::address) with this number found no endpoint. Ignored if a later ask has told
+    /// more.
     pub fn missed(&mut self, index: u32, number: u32) {
         let Some(Some(name)) = self.names.get_mut(index as usize) else { return };
         let before = name.resolved;

@@ -394,8 +394,8 @@ impl Pending {
         self.relayed.get(&(core, request)).copied()
     }
 
-    /// Takes the asks that wait for this peer now out of those that wait for it, to be ended: they stay in the table, and
-    /// end by themselves if that comes first. None if there are none.
+    /// Takes the asks that wait for this peer now out of those that wait for it, to be ended: they stay in the table,
+    /// and end by themselves if that comes first. None if there are none.
     pub fn detach(&mut self, peer: u32) -> Option<Batch> {
         self.by_peer.detach(peer)
     }

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use super::remote::{DialTo, Remote};
 use super::roster::Peer;
 
-/// Which addresses this env connects to on the word of others: those in refs that are decoded, from messages, replies and
-/// errors.
+/// Which addresses this env connects to on the word of others: those in refs that are decoded, from messages, replies
+/// and errors.
 ///
-/// Whoever can send a message could otherwise make this node open a connection to any address that it can reach, and say
-/// its hello there. Refs that [`RpcEnv::endpoint_ref`](crate::RpcEnv::endpoint_ref) and
-/// [`lookup`](crate::RpcEnv::lookup) make are the user's own word and always good; so are refs to this env itself, and to
-/// nodes that are asked over a connection of their own.
+/// Whoever can send a message could otherwise make this node open a connection to any address that it can reach, and
+/// say its hello there. Refs that [`RpcEnv::endpoint_ref`](crate::RpcEnv::endpoint_ref) and
+/// [`lookup`](crate::RpcEnv::lookup) make are the user's own word and always good; so are refs to this env itself, and
+/// to nodes that are asked over a connection of their own.
 ///
 /// A ref that is not good is decoded all the same and may be passed on, but asks and sends to it fail with
-/// [`AskError::ForbiddenAddress`](crate::AskError::ForbiddenAddress). It is counted (`refs_forbidden`), and warned of once
-/// a second at most.
+/// [`AskError::ForbiddenAddress`](crate::AskError::ForbiddenAddress). It is counted (`refs_forbidden`), and warned of
+/// once a second at most.
 #[derive(Clone)]
 pub struct RefPolicy(Rule);
 
@@ -58,8 +58,8 @@ impl RefPolicy {
         RefPolicy(Rule::Outward)
     }
 
-    /// Only the host from which the peer is connected, at any port: a node may hand out refs to itself and to other nodes
-    /// of its machine. No host name is good, whatever it stands for.
+    /// Only the host from which the peer is connected, at any port: a node may hand out refs to itself and to other
+    /// nodes of its machine. No host name is good, whatever it stands for.
     pub fn same_host() -> RefPolicy {
         RefPolicy(Rule::SameHost)
     }
@@ -70,8 +70,8 @@ impl RefPolicy {
         RefPolicy(Rule::Only(addresses.into_iter().map(Into::into).collect()))
     }
 
-    /// Those for which this says true, of an address as refs write it and the peer that told it, if that is known. It runs
-    /// while a message is decoded, on the core's thread, and must not block.
+    /// Those for which this says true, of an address as refs write it and the peer that told it, if that is known. It
+    /// runs while a message is decoded, on the core's thread, and must not block.
     pub fn by(decide: impl Fn(&str, Option<&Peer>) -> bool + Send + Sync + 'static) -> RefPolicy {
         RefPolicy(Rule::By(Arc::new(decide)))
     }

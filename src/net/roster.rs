@@ -51,9 +51,10 @@ impl Peer {
         self.0.remote
     }
 
-    /// A random number that tells one run of an env from all others, so it serves as the node's identity. It is the number
-    /// that the node has chosen, and that refs to it carry, if the node connected here first with that number: whoever
-    /// claims it beside or after that node, and does not have its token, is another node and gets a number of its own.
+    /// A random number that tells one run of an env from all others, so it serves as the node's identity. It is the
+    /// number that the node has chosen, and that refs to it carry, if the node connected here first with that number:
+    /// whoever claims it beside or after that node, and does not have its token, is another node and gets a number of
+    /// its own.
     pub fn node_id(&self) -> u64 {
         self.0.node
     }
@@ -227,8 +228,8 @@ impl Roster {
         Roster { table: Mutex::default(), fences: Fences::new(cores, connections), memory }
     }
 
-    /// A connection is open: its peer has said its hello. If it succeeds another one of the same outbox, on another core, that
-    /// one is fenced before this returns.
+    /// A connection is open: its peer has said its hello. If it succeeds another one of the same outbox, on another
+    /// core, that one is fenced before this returns.
     ///
     /// # Errors
     /// It is itself succeeded by one that has arrived before, and is to be closed.
@@ -248,7 +249,8 @@ impl Roster {
             match node.outboxes.get(&tag.id).copied() {
                 Some(old) if old.ordinal >= latest.ordinal => return Err(Superseded),
                 Some(old) => {
-                    // On the same core it is closed before its successor is read, and what it has brought is before that.
+                    // On the same core it is closed before its successor is read, and what it has brought is before
+                    // that.
                     if old.core != core {
                         self.fences.fence(old.core, old.connection);
                     }
@@ -319,8 +321,8 @@ impl Roster {
         }
     }
 
-    /// Whether the peer of a connection has connected anew in its stead: what it has brought and is not delivered yet is
-    /// not to be.
+    /// Whether the peer of a connection has connected anew in its stead: what it has brought and is not delivered yet
+    /// is not to be.
     #[inline]
     pub fn is_fenced(&self, core: u16, connection: ConnectionId) -> bool {
         self.fences.is_fenced(core, connection)

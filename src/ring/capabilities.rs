@@ -52,9 +52,9 @@ pub struct Capabilities {
 impl Capabilities {
     /// Asks the kernel, on a thread made for that. Blocks for a few system calls; from any thread.
     ///
-    /// Asking takes rings, and a thread that has made a ring is not left alone when that has been closed: some 20 ms later
-    /// the kernel interrupts it once more to clean up (seen on Linux 6.18), which ends a read with a time limit, or
-    /// another call that is not taken up again by itself, with `EINTR`.
+    /// Asking takes rings, and a thread that has made a ring is not left alone when that has been closed: some 20 ms
+    /// later the kernel interrupts it once more to clean up (seen on Linux 6.18), which ends a read with a time limit,
+    /// or another call that is not taken up again by itself, with `EINTR`.
     ///
     /// # Errors
     /// When no ring can be made here; the message names cause and remedy.

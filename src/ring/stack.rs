@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Stack that is kept for what code does at the deepest place that is allowed, such as to panic: 64 KiB, or a quarter of a
-/// smaller stack than 256 KiB.
+/// Stack that is kept for what code does at the deepest place that is allowed, such as to panic: 64 KiB, or a quarter
+/// of a smaller stack than 256 KiB.
 const RESERVE: usize = 64 << 10;
 
 thread_local! {

@@ -114,8 +114,9 @@ impl Ring {
         }
     }
 
-    /// Issues by a system call each the queued wakes that the kernel may not have taken: the owner may run code that blocks
-    /// before its next enter, and nobody else wakes those rings. One that is woken twice has looked once in vain.
+    /// Issues by a system call each the queued wakes that the kernel may not have taken: the owner may run code that
+    /// blocks before its next enter, and nobody else wakes those rings. One that is woken twice has looked once in
+    /// vain.
     #[cold]
     fn wake_left_behind(&mut self) {
         let failed = self.waking.iter().filter(|door| door.wake().is_err()).count();

@@ -245,8 +245,8 @@ impl Shard {
         }
     }
 
-    /// Closes a connection whose peer has connected anew, on the core that owns it. It has been fenced: what it brings until
-    /// then is dropped.
+    /// Closes a connection whose peer has connected anew, on the core that owns it. It has been fenced: what it brings
+    /// until then is dropped.
     fn displace(&self, core: u16, old: ConnectionId) {
         if core == self.core {
             return self.close_displaced(old);

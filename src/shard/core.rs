@@ -316,8 +316,8 @@ impl Core {
         self.fired = fired;
     }
 
-    /// Gives the ring what the turn has noted; true if a lane was full and wants another try. Whoever calls this wakes the
-    /// receivers before any user code runs again.
+    /// Gives the ring what the turn has noted; true if a lane was full and wants another try. Whoever calls this wakes
+    /// the receivers before any user code runs again.
     pub(super) fn flush(&mut self) -> bool {
         if !self.shard.actions.borrow().is_empty() {
             self.perform_all();

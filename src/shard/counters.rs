@@ -93,8 +93,8 @@ counters! {
     /// Messages and replies not sent, since their frame is larger than its receiver accepts (`Config::max_frame` there).
     /// One that arrives is a protocol error: its sender was told.
     frames_too_large,
-    /// Messages and replies that were not decoded, since they would cost too much (`Config::decode_depth`, `decode_bytes`,
-    /// `decode_elements`).
+    /// Messages and replies that were not decoded, since they would cost too much (`Config::decode_depth`,
+    /// `decode_bytes`, `decode_elements`).
     decode_refused,
     /// Cancellations dropped since a lane was full: their work is done in vain.
     cancels_lost,

@@ -73,7 +73,8 @@ pub struct EarlyAsk {
     /// The ask that it belongs to, if one waits.
     key: Cell<AskKey>,
     spare: Cell<Option<Box<Early>>>,
-    /// Further spare boxes, after nested asks: as many as were in use at once, so at most [`EARLY_DEPTH`] with all others.
+    /// Further spare boxes, after nested asks: as many as were in use at once, so at most [`EARLY_DEPTH`] with all
+    /// others.
     more_spares: SpareBoxes,
     /// How many more may be handled in this turn; none outside of the turns of tasks and endpoints.
     left: Cell<u32>,

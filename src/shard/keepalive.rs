@@ -8,8 +8,8 @@ use crate::net::keepalive::{Keepalive, Verdict};
 use crate::wire::frame;
 
 // A connection that has brought nothing for `Config::keepalive` is sent a ping, and another one each such time that it
-// stays silent. Whatever it brings is a sign of life, which answers all pings before it. TCP's own keepalive would not do: the kernel of a process that
-// was stopped goes on answering it.
+// stays silent. Whatever it brings is a sign of life, which answers all pings before it. TCP's own keepalive would not
+// do: the kernel of a process that was stopped goes on answering it.
 impl Shard {
     /// A connection is open: its timer looks after the peer from now on.
     pub(super) fn begin_keepalive(&self, connection: &mut Connection) {

@@ -427,8 +427,8 @@ impl Shard {
         }
     }
 
-    /// Moves what overflowed into the lanes as far as it goes. Each core that was sent something is to be woken before the
-    /// next turn. True if something did not fit: try again soon.
+    /// Moves what overflowed into the lanes as far as it goes. Each core that was sent something is to be woken before
+    /// the next turn. True if something did not fit: try again soon.
     pub fn flush_lanes(&self) -> bool {
         let mut lanes = self.lanes.borrow_mut();
         let Lanes { senders, touched, unwoken, .. } = &mut *lanes;

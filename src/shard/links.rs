@@ -51,8 +51,8 @@ impl Shard {
         self.resolve(outbox, peer);
     }
 
-    /// Has the outbox's host name resolved. An answer that is still owed from an earlier attempt will do, unless the name
-    /// was one that a peer told and is the user's own by now.
+    /// Has the outbox's host name resolved. An answer that is still owed from an earlier attempt will do, unless the
+    /// name was one that a peer told and is the user's own by now.
     fn resolve(&self, outbox: &mut Outbox, peer: u32) {
         let class = outbox.standing.class();
         if outbox.resolver == Some(class) {
@@ -153,8 +153,8 @@ impl Shard {
         true
     }
 
-    /// Adds to a hello what it says for an outbox: the core of the peer that it wants, the token for the peer's address,
-    /// and which of the outbox's connections this is.
+    /// Adds to a hello what it says for an outbox: the core of the peer that it wants, the token for the peer's
+    /// address, and which of the outbox's connections this is.
     pub(super) fn introduce(&self, hello: &mut Hello, peer: u32, remote: Remote) {
         let mut outboxes = self.outboxes.borrow_mut();
         let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };

@@ -235,7 +235,8 @@ impl Shard {
         }
     }
 
-    /// Whether no handler runs any more: no endpoint is left, no replier owes an answer, and what they sent is in the lanes.
+    /// Whether no handler runs any more: no endpoint is left, no replier owes an answer, and what they sent is in the
+    /// lanes.
     pub fn is_quiet(&self) -> bool {
         self.dispatcher.live() == 0 && self.dispatcher.deferrals().is_empty() && self.lanes.borrow().is_clear()
     }

@@ -25,7 +25,8 @@ impl SocketFile {
     /// Listens on this path.
     ///
     /// # Errors
-    /// `AddrInUse` if somebody accepts there, `AlreadyExists` if the file is no socket; whatever the system says otherwise.
+    /// `AddrInUse` if somebody accepts there, `AlreadyExists` if the file is no socket; whatever the system says
+    /// otherwise.
     pub fn listen(path: &str) -> io::Result<(Socket, SocketFile)> {
         let path = PathBuf::from(path);
         let _turn = lock_directory_of(&path)?;

@@ -1,7 +1,7 @@
 //! Whole cores driven by hand on one thread, for tests.
 //!
-//! Which core takes the next turn is the test's choice. A core that has parked goes on only when its ring has a completion
-//! or its timer is due, as one that sleeps in the kernel, so a missing wake-up leaves it asleep for ever.
+//! Which core takes the next turn is the test's choice. A core that has parked goes on only when its ring has a
+//! completion or its timer is due, as one that sleeps in the kernel, so a missing wake-up leaves it asleep for ever.
 
 use std::cell::RefCell;
 use std::net::TcpListener;
@@ -42,8 +42,8 @@ struct Staged {
     sleeps: Option<Option<u64>>,
 }
 
-/// Cores that take turns on this thread. A core is out of the list while it has its turn, so that a handler can give the
-/// others theirs.
+/// Cores that take turns on this thread. A core is out of the list while it has its turn, so that a handler can give
+/// the others theirs.
 pub(super) struct Stage {
     cores: RefCell<Vec<Option<Box<Staged>>>>,
     drive: Drive,

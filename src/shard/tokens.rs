@@ -9,8 +9,9 @@ use crate::wire::handshake::Token;
 
 /// The tokens of a node: one for each address that it connects to.
 ///
-/// Each is a keyed hash of the address, under a key that never leaves the node. So no two acceptors can act for the node
-/// at each other, all cores show the same token at once, and nothing has to be kept however many addresses there are.
+/// Each is a keyed hash of the address, under a key that never leaves the node. So no two acceptors can act for the
+/// node at each other, all cores show the same token at once, and nothing has to be kept however many addresses there
+/// are.
 pub(super) struct Tokens([u64; 4]);
 
 impl Tokens {

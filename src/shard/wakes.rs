@@ -1,9 +1,9 @@
 //! The ways of a core into the kernel, which take along the wakes that it owes to others.
 //!
-//! A core that has sent something over a lane wakes its receiver, if that sleeps, with the enter at the end of the turn. The
-//! claim of such a wake is made right before that enter and nowhere else: the next turn may run a handler that blocks, and
-//! a wake that is claimed and not issued by then leaves its core asleep for everybody. For the same reason no turn begins,
-//! and no other code of the thread runs, while receivers wait to be woken.
+//! A core that has sent something over a lane wakes its receiver, if that sleeps, with the enter at the end of the
+//! turn. The claim of such a wake is made right before that enter and nowhere else: the next turn may run a handler
+//! that blocks, and a wake that is claimed and not issued by then leaves its core asleep for everybody. For the same
+//! reason no turn begins, and no other code of the thread runs, while receivers wait to be woken.
 
 use std::io;
 use std::time::Duration;

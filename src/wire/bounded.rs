@@ -160,8 +160,8 @@ impl<'de> Source<'de> {
     }
 }
 
-/// A length that has more than one byte, and what is behind it. It takes no source: that would have to be in memory, and
-/// is in registers where everything is inlined.
+/// A length that has more than one byte, and what is behind it. It takes no source: that would have to be in memory,
+/// and is in registers where everything is inlined.
 #[inline(never)]
 fn long_length(bytes: &[u8]) -> Result<(usize, &[u8])> {
     postcard::take_from_bytes(bytes)

@@ -62,7 +62,8 @@ pub struct Written {
 }
 
 thread_local! {
-    /// Calls of [`note_way_back`]. [`encode`] compares it before and after, so a call outside of any encode has no effect.
+    /// Calls of [`note_way_back`]. [`encode`] compares it before and after, so a call outside of any encode has no
+    /// effect.
     static WAYS_BACK: Cell<u64> = const { Cell::new(0) };
 }
 
