@@ -193,14 +193,10 @@ impl Deferrals {
 
     /// Enters an ask whose handler is about to run.
     pub fn open(&self, call: Call) -> Arc<Deferred> {
-        // A peer may send as a one-way message what is an ask. Nobody waits for its answer.
-        let one_way = call.request == 0;
-        let deferred = Arc::new(Deferred { call, over: AtomicBool::new(one_way), waker: Mutex::default() });
-        if !one_way {
-            // A peer may use an id again before it has the answer, which can only be that to its last ask then.
-            self.cancel(call.origin, call.request);
-            self.table.borrow_mut().insert(deferred.clone());
-        }
+        let deferred = Arc::new(Deferred { call, over: AtomicBool::new(false), waker: Mutex::default() });
+        // A peer may use an id again before it has the answer, which can only be that to its last ask then.
+        self.cancel(call.origin, call.request);
+        self.table.borrow_mut().insert(deferred.clone());
         deferred
     }
 
@@ -353,7 +349,6 @@ mod tests {
         let second = table.open(call(1, NO_DEADLINE));
         assert!(first.is_over() && !second.is_over(), "its peer uses the id for another ask");
         assert!(!table.dropped(&first) && !table.handled(&second), "the other ask has a replier of its own");
-        assert!(table.open(call(0, NO_DEADLINE)).is_over(), "its peer sent it as a one-way message");
         assert_eq!(table.len(), 1);
     }
 
