@@ -16,6 +16,9 @@ use super::slot::{Phase, Slot};
 use crate::executor::rate_limit::RateLimit;
 use crate::wire::frame::EndpointId;
 
+/// Handlers that are ended, and endpoints that are looked at for them, in one turn of the core.
+const ENDED_PER_TURN: usize = 256;
+
 /// The endpoints of a core that have a suspended handler of a one-way message, by the time at which to look at them.
 ///
 /// An endpoint is in here once, and stays until it is looked at: a handler that ends in time takes nothing out.
@@ -73,9 +76,13 @@ impl Dispatcher {
 
     #[cold]
     fn look_for_overdue(&self, now: u64, path: &Rc<dyn ReplyPath>) {
-        while let Some(id) = self.one_way.pop(now) {
+        let mut left = ENDED_PER_TURN;
+        while left > 0
+            && let Some(id) = self.one_way.pop(now)
+        {
+            left -= 1;
             let Some(slot) = self.find(id) else { continue };
-            self.end_overdue_of(&slot, now, path);
+            left = left.saturating_sub(self.end_overdue_of(&slot, now, left + 1, path));
             match slot.next_overdue() {
                 NO_DEADLINE => slot.watched.set(false),
                 at => self.one_way.look_at(id, at.max(now + 1)),
@@ -86,8 +93,10 @@ impl Dispatcher {
         self.one_way.next.set(next);
     }
 
-    fn end_overdue_of(&self, slot: &Slot, now: u64, path: &Rc<dyn ReplyPath>) {
-        for handler in slot.in_flight.as_ref().map_or_else(Vec::new, |all| all.overdue(now)) {
+    /// Returns how many handlers beside others it has ended: at most `most`.
+    fn end_overdue_of(&self, slot: &Slot, now: u64, most: usize, path: &Rc<dyn ReplyPath>) -> usize {
+        let overdue = slot.in_flight.as_ref().map_or_else(Vec::new, |all| all.overdue(now, most));
+        for handler in &overdue {
             self.executor.abort(handler.task);
             self.note_overdue(slot, handler.origin, now, path);
         }
@@ -105,6 +114,7 @@ impl Dispatcher {
             }
             self.executor.wake(slot.key);
         }
+        overdue.len()
     }
 
     fn note_overdue(&self, slot: &Slot, origin: Origin, now: u64, path: &Rc<dyn ReplyPath>) {

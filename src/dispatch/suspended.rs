@@ -6,7 +6,7 @@ use std::rc::Rc;
 use slab::Slab;
 
 use super::ask_index::AskIndex;
-use super::call::{Call, Origin};
+use super::call::{Call, NO_DEADLINE, Origin};
 use crate::executor::key::WakeKey;
 use crate::executor::steps::Steps;
 use crate::wire::frame::EndpointId;
@@ -39,6 +39,8 @@ struct Handler {
     endpoint: EndpointId,
     /// Its task, if it is suspended as one.
     task: Option<WakeKey>,
+    /// When it is over, if it is of a one-way message and beside others.
+    over: u64,
     linked: bool,
     before: u32,
     after: u32,
@@ -65,6 +67,7 @@ impl SuspendedHandlers {
             request,
             endpoint,
             task: None,
+            over: NO_DEADLINE,
             linked: false,
             before: NONE,
             after: NONE,
@@ -103,6 +106,18 @@ impl SuspendedHandlers {
             heads.resize(slot + 1, NONE);
         }
         &mut heads[slot]
+    }
+
+    /// It is of a one-way message and suspended as a task beside others, until then at most.
+    pub(super) fn limit(&mut self, key: FlightKey, over: u64) {
+        if let Some(handler) = self.handlers.get_mut(key) {
+            handler.over = over;
+        }
+    }
+
+    /// Whether the handler that was suspended as this task, and limited so, has not ended.
+    pub(super) fn is_limited(&self, key: FlightKey, task: WakeKey, over: u64) -> bool {
+        self.handlers.get(key).is_some_and(|handler| handler.task == Some(task) && handler.over == over)
     }
 
     /// A handler has ended, or is stopped.
@@ -180,7 +195,6 @@ fn connection_of(origin: Origin) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::call::NO_DEADLINE;
     use crate::net::connection_id::ConnectionId;
 
     fn origin(slot: u32, generation: u32) -> Origin {
