@@ -8,14 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::tokio_uring::Runtime;
-use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::life::{Life, Place, Start, StartFailure};
 use super::thread::Ready;
-use crate::ring::RingEvent;
+use crate::ring::{RingEvent, TokioRingEvent};
 use crate::shard::core::{Core, Step};
 use crate::shard::node::now;
 use crate::shard::rest::Doze;
@@ -75,7 +74,7 @@ pub(crate) fn in_this_runtime(start: Start) -> Result<(), StartFailure> {
 struct Drive {
     /// Gone first of all.
     core: Option<Core>,
-    event: AsyncFd<RingEvent>,
+    event: TokioRingEvent,
     timer: Pin<Box<Sleep>>,
     /// When the timer is due, until it has been seen to be.
     armed: Option<u64>,
@@ -97,10 +96,7 @@ impl Drive {
     /// One poll's work. Ready when the core has ended.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (Some(core), Some(life)) = (&mut self.core, &self.life) else { return Poll::Ready(Ok(())) };
-        // Asks for the next edge before it looks at what the last one was for: none is lost between the two.
-        while let Poll::Ready(mut ready) = self.event.poll_read_ready(cx)? {
-            ready.clear_ready();
-        }
+        self.event.await_edge(cx)?;
         core.rouse()?;
         let entered = life.enter();
         let step = core.step()?;
@@ -111,7 +107,7 @@ impl Drive {
             Step::Idle => core.doze()?,
         };
         match doze {
-            Doze::Yield => self.event.get_ref().signal()?,
+            Doze::Yield => self.event.signal()?,
             Doze::Wait(None) => {}
             Doze::Wait(Some(deadline)) => self.wait_until(deadline, cx)?,
         }
@@ -132,7 +128,7 @@ impl Drive {
             }
             self.armed = None;
             if deadline <= now() {
-                return self.event.get_ref().signal();
+                return self.event.signal();
             }
         }
     }

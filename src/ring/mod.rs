@@ -42,6 +42,8 @@ pub use capabilities::{Capabilities, Feature};
 pub use completion::{Completion, RecvEnd};
 pub use config::RingConfig;
 pub use event::RingEvent;
+#[cfg(feature = "tokio-uring")]
+pub use event::TokioRingEvent;
 pub use random::random;
 pub use ring::Ring;
 pub use setup_error::SetupError;

@@ -128,26 +128,28 @@ fn wait_ends_by_timeout_or_at_once_if_something_is_there() {
 
 #[test]
 fn memory_alone_tells_whether_an_enter_is_worth_it() {
-    let mut ring = ring(&small());
-    let (connection, mut theirs) = adopted(&mut ring);
-    assert!(!ring.wants_enter() && !ring.has_completions());
-    ring.recv(connection);
-    assert!(ring.wants_enter(), "a request is queued");
-    ring.submit().unwrap();
-    assert!(!ring.wants_enter() && !ring.has_completions());
-    let enters = ring.stats().enters;
-    theirs.write_all(b"hello").unwrap();
-    let end = Instant::now() + LIMIT;
-    while !ring.wants_enter() {
-        assert!(Instant::now() < end, "the kernel never asked for an enter");
-        std::hint::spin_loop();
+    for capabilities in ways_to_wake() {
+        let mut ring = settled(&capabilities);
+        let (connection, mut theirs) = adopted(&mut ring);
+        assert!(!ring.wants_enter() && !ring.has_completions());
+        ring.recv(connection);
+        assert!(ring.wants_enter(), "a request is queued");
+        ring.submit().unwrap();
+        assert!(!ring.wants_enter() && !ring.has_completions());
+        let enters = ring.stats().enters;
+        theirs.write_all(b"hello").unwrap();
+        let end = Instant::now() + LIMIT;
+        while !ring.wants_enter() {
+            assert!(Instant::now() < end, "the kernel never asked for an enter");
+            std::hint::spin_loop();
+        }
+        assert!(!ring.has_completions(), "nothing completes before an enter");
+        assert_eq!(ring.stats().enters, enters);
+        ring.submit().unwrap();
+        assert!(ring.has_completions());
+        assert_eq!(collect(&mut ring, connection, 5), b"hello");
+        let mut rest = [0; 1];
+        close(&mut ring, connection);
+        assert_eq!(theirs.read(&mut rest).unwrap(), 0);
     }
-    assert!(!ring.has_completions(), "nothing completes before an enter");
-    assert_eq!(ring.stats().enters, enters);
-    ring.submit().unwrap();
-    assert!(ring.has_completions());
-    assert_eq!(collect(&mut ring, connection, 5), b"hello");
-    let mut rest = [0; 1];
-    close(&mut ring, connection);
-    assert_eq!(theirs.read(&mut rest).unwrap(), 0);
 }

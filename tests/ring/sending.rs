@@ -208,21 +208,23 @@ fn a_second_send_is_refused_with_its_buffer() {
 
 #[test]
 fn a_send_at_once_needs_no_enter_and_gives_its_buffer_back() {
-    let mut ring = ring(&small());
-    let (connection, mut theirs) = adopted(&mut ring);
-    let before = ring.stats();
-    let Ok(Some(Completion::Sent { socket, buf, result })) = ring.send_now(connection, vec![7; 100]) else {
-        panic!("not sent at once")
-    };
-    result.unwrap();
-    assert_eq!((socket, buf), (connection, vec![7; 100]));
-    assert!(!ring.wants_enter());
-    assert_eq!((ring.stats().direct_sends, ring.stats().enters), (before.direct_sends + 1, before.enters));
-    let mut read = [0; 100];
-    theirs.read_exact(&mut read).unwrap();
-    assert_eq!(read, [7; 100]);
-    close(&mut ring, connection);
-    assert!(matches!(ring.send_now(connection, vec![3]), Err(buf) if buf == [3]));
+    for capabilities in ways_to_wake() {
+        let mut ring = settled(&capabilities);
+        let (connection, mut theirs) = adopted(&mut ring);
+        let before = ring.stats();
+        let Ok(Some(Completion::Sent { socket, buf, result })) = ring.send_now(connection, vec![7; 100]) else {
+            panic!("not sent at once")
+        };
+        result.unwrap();
+        assert_eq!((socket, buf), (connection, vec![7; 100]));
+        assert!(!ring.wants_enter());
+        assert_eq!((ring.stats().direct_sends, ring.stats().enters), (before.direct_sends + 1, before.enters));
+        let mut read = [0; 100];
+        theirs.read_exact(&mut read).unwrap();
+        assert_eq!(read, [7; 100]);
+        close(&mut ring, connection);
+        assert!(matches!(ring.send_now(connection, vec![3]), Err(buf) if buf == [3]));
+    }
 }
 
 #[test]
@@ -266,15 +268,17 @@ fn a_send_at_once_that_finds_no_room_at_all_waits_for_it() {
 
 #[test]
 fn a_send_at_once_tells_why_it_failed() {
-    let mut ring = ring(&small());
-    let (connection, theirs) = adopted(&mut ring);
-    let Ok(Some(_)) = ring.send_now(connection, vec![1; 100]) else { panic!("not sent at once") };
-    // With unread bytes this is a reset.
-    drop(theirs);
-    let Ok(Some(Completion::Sent { buf, result, .. })) = ring.send_now(connection, vec![2; 100]) else {
-        panic!("no outcome")
-    };
-    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert_eq!(buf, vec![2; 100]);
-    assert!(!ring.wants_enter(), "it is over");
+    for capabilities in ways_to_wake() {
+        let mut ring = settled(&capabilities);
+        let (connection, theirs) = adopted(&mut ring);
+        let Ok(Some(_)) = ring.send_now(connection, vec![1; 100]) else { panic!("not sent at once") };
+        // With unread bytes this is a reset.
+        drop(theirs);
+        let Ok(Some(Completion::Sent { buf, result, .. })) = ring.send_now(connection, vec![2; 100]) else {
+            panic!("no outcome")
+        };
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(buf, vec![2; 100]);
+        assert!(!ring.wants_enter(), "it is over");
+    }
 }

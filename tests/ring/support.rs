@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ringpost::ring::{Capabilities, Completion, Ring, RingConfig, SocketId};
+use ringpost::ring::{Capabilities, Completion, Feature, Ring, RingConfig, SocketId};
 
 /// No test waits longer than this for anything.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -14,12 +14,25 @@ pub(crate) fn capabilities() -> Capabilities {
     Capabilities::probe().expect("these tests need a kernel that can serve")
 }
 
+/// The two ways by which threads wake a ring: by message where the kernel has them, and by an eventfd that the ring
+/// polls, as each kernel before 6.13 does.
+pub(crate) fn ways_to_wake() -> [Capabilities; 2] {
+    [capabilities(), capabilities().without(Feature::SyncMsgRing)]
+}
+
 pub(crate) fn small() -> RingConfig {
     RingConfig { sq_entries: 8, cq_entries: 64, buffers: 8, buffer_size: 4096 }
 }
 
 pub(crate) fn ring(config: &RingConfig) -> Ring {
     Ring::new(config, &capabilities()).unwrap()
+}
+
+/// A small ring that has nothing to submit: the poll of its eventfd, if it has one, is with the kernel.
+pub(crate) fn settled(capabilities: &Capabilities) -> Ring {
+    let mut ring = Ring::new(&small(), capabilities).unwrap();
+    assert!(turn(&mut ring).is_empty());
+    ring
 }
 
 /// Turns the ring until `on` says that it has seen enough.
@@ -98,7 +111,13 @@ pub(crate) fn adopted(ring: &mut Ring) -> (SocketId, TcpStream) {
 
 /// A byte that depends on its position, so that a lost or swapped piece shows.
 pub(crate) fn pattern(seed: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| pattern_at(seed, at)).collect()
+    /// After this many bytes a pattern repeats. Copying them keeps long ones cheap in a build without optimisation.
+    const PERIOD: usize = 1 << 16;
+    let mut bytes: Vec<u8> = (0..len.min(PERIOD)).map(|at| pattern_at(seed, at)).collect();
+    while bytes.len() < len {
+        bytes.extend_from_within(..PERIOD.min(len - bytes.len()));
+    }
+    bytes
 }
 
 pub(crate) fn pattern_at(seed: usize, at: usize) -> u8 {
