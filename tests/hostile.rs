@@ -202,8 +202,8 @@ fn silence_ends_with_the_handshake_timeout_and_one_warning() {
 fn a_client_that_dribbles_single_bytes_is_served() {
     let _alone = alone();
     bounded(|| {
-        log::keep();
         let server = serve("127.0.0.1:0", config());
+        log::keep();
         let mut bytes = hello();
         for id in 1..=3 {
             request(&mut bytes, id, "echo", &Echo { payload: payload(id, 40) });
@@ -225,8 +225,8 @@ fn a_client_that_dribbles_single_bytes_is_served() {
 fn bytes_behind_a_bad_frame_take_no_buffer_along() {
     let _alone = alone();
     bounded(|| {
-        log::keep();
         let server = serve("127.0.0.1:0", Config { receive_buffers: 8, ..config() });
+        log::keep();
         let start = eventually(&server, "it has started", |c| c.endpoints > 0);
         assert_eq!(start.free_buffers, 8);
         let flood = [with_hello(&claiming(0)), payload(1, 512 << 10).to_vec()].concat();
@@ -340,10 +340,10 @@ fn mutate(stream: &mut Vec<u8>, random: &mut Random) {
 fn mutated_streams_of_clients_never_harm_an_env() {
     let _alone = alone();
     bounded(|| {
-        log::keep();
         let server = serve("127.0.0.1:0", config());
         let echo_id = echo_id(&server);
         let bystander = Bystander::begin(&server);
+        log::keep();
         let start = eventually(&server, "the start", |c| c.connections == 1);
         let mut random = Random(0x5eed);
         let watch = Watch::begin();

@@ -55,7 +55,8 @@ impl Subscriber for Keeper {
     fn exit(&self, _: &Id) {}
 }
 
-/// Keeps warnings and errors of this process from now on; what was kept so far is dropped.
+/// Keeps warnings and errors of this process from now on; what was kept so far is dropped. Tests that count lines call it
+/// once their envs have started: an env warns of each feature that the kernel lacks.
 pub(crate) fn keep() {
     // Set once; a second test of the same binary finds it set.
     let _ = tracing::subscriber::set_global_default(Keeper);
