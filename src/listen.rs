@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address::{Address, AddressError};
 use crate::error::StartError;
+use crate::ring::{SetupError, from_io};
 use crate::shard::config::Config;
 use crate::shard::socket_file::SocketFile;
 
@@ -42,17 +43,25 @@ pub(crate) fn listen(bind: &str, cores: usize, config: &Config) -> Result<Listen
                 "{error}, and that did not change within {waited:?} (Config::port_wait): stop the process that listens \
                  there, or choose another path"
             )),
-            _ => cannot(error.to_string()),
+            _ => cannot(told(&error)),
         });
     };
     let found = (host.trim_matches(['[', ']']), port).to_socket_addrs().map_err(|error| cannot(error.to_string()))?;
     listen_on_one_of(found, cores, config.port_retries, &mut pauses).map_err(|failure| match failure {
         None => cannot("the host has no address".into()),
-        Some(Failure::Other(error)) => cannot(error.to_string()),
+        Some(Failure::Other(error)) => cannot(told(&error)),
         Some(Failure::Taken { last }) => {
             StartError::PortsTaken { host: host.into(), first: port, last, waited: config.port_wait }
         }
     })
+}
+
+/// What the system said; a lack of descriptors with its remedy.
+fn told(error: &io::Error) -> String {
+    match from_io("listen", error) {
+        lack @ SetupError::FileLimit { .. } => lack.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 /// The pauses between attempts to bind an address that is taken. The kernel ends the rings of a killed process after

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::life::{Life, Place, Start, StartFailure};
 use super::thread::Ready;
-use crate::ring::{RingEvent, TokioRingEvent};
+use crate::ring::{RingEvent, TokioRingEvent, from_io};
 use crate::shard::core::{Core, Step};
 use crate::shard::node::now;
 use crate::shard::rest::Doze;
@@ -27,13 +27,12 @@ const COMPLETIONS: u32 = 1024;
 
 /// Has the thread for itself, and shares it with whatever the core's code starts in a runtime of its own.
 pub(crate) fn in_own_runtime(life: Life, start: Start, ready: Ready) {
-    let core = start.core;
     let mut flags = ::tokio_uring::uring_builder();
     flags.setup_cqsize(COMPLETIONS).setup_coop_taskrun().setup_single_issuer();
     let runtime = match Runtime::new(::tokio_uring::builder().entries(ENTRIES).uring_builder(&flags)) {
         Ok(runtime) => runtime,
         Err(error) => {
-            let _ = ready.send(Err(StartFailure::Thread(core, error)));
+            let _ = ready.send(Err(StartFailure::Ring(from_io("making a tokio-uring runtime", &error))));
             return;
         }
     };
@@ -85,11 +84,10 @@ struct Drive {
 
 impl Drive {
     fn new(mut life: Life, start: Start, place: Option<Place>) -> Result<Drive, StartFailure> {
-        let number = start.core;
         let timer = Box::pin(sleep_until(Instant::now()));
         let (_entered, mut core) = life.begin(start)?;
         let event = core.register_event().and_then(RingEvent::in_tokio);
-        let event = event.map_err(|error| StartFailure::Thread(number, error))?;
+        let event = event.map_err(|error| from_io("polling the ring", &error))?;
         Ok(Drive { core: Some(core), event, timer, armed: None, life: Some(life), _place: place })
     }
 

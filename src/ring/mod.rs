@@ -47,6 +47,7 @@ pub use event::TokioRingEvent;
 pub use random::random;
 pub use ring::Ring;
 pub use setup_error::SetupError;
+pub(crate) use setup_error::from_io;
 pub use sock_addr::{MAX_UNIX_PATH, SockAddr};
 pub use sockets::SocketId;
 pub use stack::stack_floor;

@@ -25,7 +25,7 @@ pub enum SetupError {
     },
     /// A system call filter hides io_uring.
     #[error(
-        "the system call io_uring_setup is refused though the kernel has it, most likely by a seccomp filter: in \
+        "the system calls of io_uring are refused though the kernel has them, most likely by a seccomp filter: in \
          Docker or Podman allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile \
          (`--security-opt seccomp=profile.json`), under systemd see SystemCallFilter="
     )]
@@ -40,7 +40,7 @@ pub enum SetupError {
         limit: u64,
     },
     /// No free file descriptor.
-    #[error("no file descriptor left for the ring (RLIMIT_NOFILE is {limit}): raise it (`ulimit -n`, LimitNOFILE=)")]
+    #[error("no file descriptor left (RLIMIT_NOFILE is {limit}): raise it (`ulimit -n`, LimitNOFILE=)")]
     FileLimit {
         /// Soft limit in descriptors.
         limit: u64,
@@ -67,6 +67,6 @@ pub(super) fn from_errno(call: &'static str, errno: i32) -> SetupError {
 }
 
 /// The same for an `io::Error`.
-pub(super) fn from_io(call: &'static str, error: &io::Error) -> SetupError {
+pub(crate) fn from_io(call: &'static str, error: &io::Error) -> SetupError {
     from_errno(call, error.raw_os_error().unwrap_or(libc::EIO))
 }
