@@ -121,11 +121,9 @@ impl EndpointRef {
         if node.advertised.get() == Some(&address) {
             return EndpointRef::resolve(node, uri);
         }
-        let teller = shard.teller();
-        match node.ref_policy.judge(&address, teller.as_ref()) {
+        match shard.judge_told(&address) {
             Verdict::Allowed { inward } => EndpointRef::of_peer(node, node.peers.told(&address, inward), &uri.name),
             Verdict::Forbidden => {
-                shard.note_forbidden(&address, teller.as_ref());
                 let (name, policy) = (uri.name.clone(), node.ref_policy.name());
                 Ok(EndpointRef::new(node, Destination::Forbidden { address: address.into(), name, policy }, None))
             }

@@ -10,8 +10,18 @@ use crate::endpoint_ref::EndpointRef;
 use crate::shard::current;
 use crate::shard::destination::Destination;
 use crate::wire::codec;
+use crate::wire::told;
 
 impl EndpointRef {
+    /// Whether it may be used without reserve: it is not forbidden, and its host name may stand for any address.
+    fn is_trusted(&self) -> bool {
+        match self.destination() {
+            Destination::Env { .. } => true,
+            Destination::Peer { peer, .. } => peer.client().is_some() || peer.standing().may_go_inward(),
+            Destination::Forbidden { .. } => false,
+        }
+    }
+
     /// Whether the endpoint is in this env, under an address that means every machine to itself.
     fn is_unspecified(&self) -> bool {
         let address = self.node().advertised.get().and_then(|address| address.parse::<SocketAddr>().ok());
@@ -63,6 +73,9 @@ impl Serialize for EndpointRef {
             && current::get().is_some_and(|shard| shard.node.id == self.node().id)
         {
             codec::note_way_back(&serializer);
+        }
+        if !self.is_trusted() {
+            told::note_reserve();
         }
         (self.uri(), self.key()).serialize(serializer)
     }

@@ -18,6 +18,7 @@ use ringpost::wire::codec::{self, CodecError};
 use ringpost::wire::failure::{Failure, FailureCode, Typed};
 use ringpost::wire::frame::{Draft, Frame, RequestHead, Route, Target, write_failure};
 use ringpost::wire::limits::DecodeLimits;
+use ringpost::wire::told::Told;
 use ringpost::{
     AskError, CallContext, Endpoint, HandleSync, HandlerError, Handlers, Message, RpcEnv, WireError, message,
     wire_error,
@@ -267,7 +268,8 @@ fn answer_with_bombs(peer: &mut RawPeer) {
         });
         let mut out = Vec::new();
         if number == 2 {
-            let typed = Some(Typed { id: ChainError::ID, bytes: &[1u8; 2048][..], way_back: false });
+            let typed =
+                Some(Typed { id: ChainError::ID, bytes: &[1u8; 2048][..], way_back: false, told: Told::Unknown });
             write_failure(&mut out, id, None, &Failure { code: FailureCode::Handler, text: "deep", typed });
         } else {
             let mut draft = Draft::reply(&mut out, id, None);

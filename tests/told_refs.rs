@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use common::echo::{Echoing, cut, echo_blocking, on_core, serve, until, within};
 use common::{LIMIT, bounded, builder, client, config, eventually, kind, seen_from, serving, uri};
+use futures::channel::oneshot;
 use futures::future::join_all;
 use ringpost::{
     AskError, CallContext, Config, Endpoint, EndpointRef, Handle, HandlerError, Handlers, RefPolicy, RpcEnv, SendError,
@@ -31,6 +32,79 @@ message!(SendTo as "told.SendTo" => String);
 #[derive(Serialize, Deserialize)]
 struct Back(EndpointRef);
 message!(Back as "told.Back" => EndpointRef);
+
+/// Answered with the error `Moved`.
+#[derive(Serialize, Deserialize)]
+struct Where(EndpointRef);
+message!(Where as "told.Where" => ());
+
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("it has moved")]
+struct Moved(EndpointRef);
+ringpost::wire_error!(Moved as "told.Moved");
+
+/// Keeps the endpoint until the gate opens.
+#[derive(Serialize, Deserialize)]
+struct Hold;
+message!(Hold as "told.Hold");
+
+/// Asks this one, and keeps how that ended.
+#[derive(Serialize, Deserialize)]
+struct AskLater(EndpointRef);
+message!(AskLater as "told.AskLater");
+
+/// Answered with how that ended.
+#[derive(Serialize, Deserialize)]
+struct HowEnded;
+message!(HowEnded as "told.HowEnded" => String);
+
+/// How an ask to this one ends: the kind of its error, or nothing.
+async fn ask_it(to: &EndpointRef) -> String {
+    to.ask(common::echo::Echo { payload: bytes::Bytes::new() }).await.map_or_else(|e| kind(&e), |_| String::new())
+}
+
+struct Keeper {
+    gate: Option<oneshot::Receiver<()>>,
+    ended: String,
+}
+
+impl Endpoint for Keeper {
+    fn handlers(handlers: &mut Handlers<Self>) {
+        handlers.ask::<Where>().send::<Hold>().send::<AskLater>().ask::<HowEnded>();
+    }
+}
+
+impl Handle<Where> for Keeper {
+    async fn handle(&mut self, to: Where, _: &mut CallContext) -> Result<(), HandlerError> {
+        Err(HandlerError::typed(Moved(to.0)))
+    }
+}
+
+impl Handle<Hold> for Keeper {
+    async fn handle(&mut self, _: Hold, _: &mut CallContext) -> Result<(), HandlerError> {
+        Ok(self.gate.take().unwrap().await?)
+    }
+}
+
+impl Handle<AskLater> for Keeper {
+    async fn handle(&mut self, to: AskLater, _: &mut CallContext) -> Result<(), HandlerError> {
+        self.ended = format!("{:?}", ask_it(&to.0).await);
+        Ok(())
+    }
+}
+
+impl Handle<HowEnded> for Keeper {
+    async fn handle(&mut self, _: HowEnded, _: &mut CallContext) -> Result<String, HandlerError> {
+        Ok(std::mem::take(&mut self.ended))
+    }
+}
+
+/// An endpoint of this kind whose gate opens with the sender.
+fn keeper(env: &RpcEnv) -> (EndpointRef, oneshot::Sender<()>) {
+    let (open, gate) = oneshot::channel();
+    let make = || Keeper { gate: Some(gate), ended: String::new() };
+    (env.register_on(0, "keeper", make).unwrap(), open)
+}
 
 struct Reader;
 
@@ -242,5 +316,75 @@ fn the_default_lets_processes_of_one_machine_tell_each_other_of_themselves() {
         assert_eq!(reader.ask_blocking(AskAll(told)).unwrap(), [Default::default()]);
         assert_eq!(env.snapshot().total().refs_forbidden, 0);
         cut([asking, env, third]);
+    });
+}
+
+#[test]
+fn a_ref_in_a_typed_error_of_this_machine_or_of_an_own_core_may_be_used() {
+    let _alone = common::echo::alone();
+    bounded(|| {
+        let [env, third] = [2, 1].map(|cores| serving(cores, config()));
+        let asking = client(1);
+        third.register("echo", || Echoing).unwrap();
+        let (own, _gate) = keeper(&env);
+        let there = seen_from(&asking, &own);
+        // Core 0 is the handler's own, core 1 another one.
+        for (name, asker, core, to) in
+            [("a peer", &asking, 0, there), ("here", &env, 0, own.clone()), ("a core", &env, 1, own)]
+        {
+            let echo = asker.endpoint_ref(&uri(&third, "echo")).unwrap();
+            let asked = asker.spawn_on(core, move || async move {
+                let moved: Moved = to.ask(Where(echo)).await.unwrap_err().downcast().unwrap();
+                ask_it(&moved.0).await
+            });
+            assert_eq!(asked.unwrap().join().unwrap(), "", "told by {name}");
+            assert_eq!(asker.snapshot().total().refs_forbidden, 0);
+        }
+        cut([asking, env, third]);
+    });
+}
+
+#[test]
+fn a_ref_gets_no_more_trust_from_an_own_typed_error_around_it() {
+    let _alone = common::echo::alone();
+    bounded(|| {
+        let env = reading(config(), |_| Ok(vec!["127.0.0.1:0".parse().unwrap()]));
+        let other = serve("127.0.0.1:0", config());
+        let port = other.address().unwrap().port().unwrap();
+        // Nobody knows who told these.
+        for address in ["127.0.0.1", "inside.test"] {
+            let json = format!(r#"["ringpost://echo@{address}:{port}", null]"#);
+            let ended = on_core(&env, move || async move {
+                let told: EndpointRef = serde_json::from_str(&json).unwrap();
+                let moved: Moved = HandlerError::typed(Moved(told)).downcast().unwrap();
+                ask_it(&moved.0).await
+            });
+            assert_eq!(ended, "ForbiddenAddress", "{address}");
+        }
+        assert_eq!(other.snapshot().total().accepted, 0);
+        cut([env, other]);
+    });
+}
+
+#[test]
+fn a_ref_may_be_used_that_a_process_of_this_machine_has_sent_before_it_went() {
+    let _alone = common::echo::alone();
+    bounded(|| {
+        let [env, third] = [2, 1].map(|cores| serving(cores, config()));
+        third.register("echo", || Echoing).unwrap();
+        let (own, open) = keeper(&env);
+        let sender = client(1);
+        let (to, echo) = (seen_from(&sender, &own), sender.endpoint_ref(&uri(&third, "echo")).unwrap());
+        to.send(Hold).unwrap();
+        to.send(AskLater(echo)).unwrap();
+        eventually(&env, "it waits", |now| now.inbox_messages == 1);
+        common::end(&sender);
+        eventually(&env, "its sender has gone", |now| now.connections == 0);
+
+        open.send(()).unwrap();
+
+        assert_eq!(own.ask_blocking(HowEnded).unwrap(), r#""""#);
+        assert_eq!(env.snapshot().total().refs_forbidden, 0);
+        cut([env, third]);
     });
 }

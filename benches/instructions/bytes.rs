@@ -49,7 +49,7 @@ fn write_reply(out: &mut Vec<u8>, request: u64) -> Result<(), Error> {
 }
 
 fn exchange(count: u64, piece: usize, write: fn(&mut Vec<u8>, u64) -> Result<(), Error>) -> Result<(), Error> {
-    let mut reader = Reader::after_hello(LIMIT);
+    let mut reader = Reader::after_hello(LIMIT, false);
     let mut bytes = Vec::new();
     let mut read = 0;
     while read < count {

@@ -35,6 +35,9 @@ pub struct Call {
     pub deadline: u64,
     /// What to tell the asker about the name it used.
     pub resolved: Option<Resolved>,
+    /// Whether it was sent on this machine. It is known when the request arrives: its message may be decoded when the
+    /// peer has gone.
+    pub near: bool,
 }
 
 impl Call {

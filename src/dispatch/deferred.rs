@@ -310,7 +310,7 @@ mod tests {
     use crate::net::connection_id::ConnectionId;
 
     fn call(request: u64, deadline: u64) -> Call {
-        Call { origin: Origin::Core(1), request, deadline, resolved: None }
+        Call { origin: Origin::Core(1), request, deadline, resolved: None, near: true }
     }
 
     /// When the first of them expires.

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::call::Call;
 use super::context::CallContext;
 use super::direct::MakeDirect;
 use super::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers, HandlersError};
@@ -23,7 +24,7 @@ use super::replier::Replier;
 use super::reply_path::Answer;
 use super::responder::Responder;
 use super::shared::Flight;
-use super::teller::told_by;
+use super::teller::{Teller, told_by};
 use super::unhandled::{Unhandled, what};
 use crate::executor::catch::catch;
 use crate::executor::future_cell::FutureCell;
@@ -405,7 +406,8 @@ fn open<M: Message>(payload: Payload<'_>, responder: &mut Responder) -> Option<M
             format!("{name} and {} share the message id of {:?}", std::any::type_name::<M>(), M::NAME)
         }),
         Payload::Bytes(bytes, limits) => {
-            let decoded = told_by(responder.call().origin, || codec::decode_within::<M>(bytes, limits));
+            let Call { origin, near, .. } = *responder.call();
+            let decoded = told_by(Teller { origin, near }, || codec::decode_within::<M>(bytes, limits));
             decoded.map_err(|error| {
                 if let CodecError::Beyond(_) = error {
                     responder.here().path().count_beyond_limits();

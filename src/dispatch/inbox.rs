@@ -284,7 +284,7 @@ mod tests {
     use crate::dispatch::call::NO_DEADLINE;
 
     fn envelope(request: u64, bytes: usize) -> Envelope {
-        let call = Call { origin: Origin::Here, request, deadline: NO_DEADLINE, resolved: None };
+        let call = Call { origin: Origin::Here, request, deadline: NO_DEADLINE, resolved: None, near: true };
         Envelope { call, message: MessageId(1), body: Body::Bytes(vec![0; bytes]) }
     }
 

@@ -155,7 +155,7 @@ impl Drop for Flight {
 mod tests {
     use super::*;
 
-    const ONE_WAY: Call = Call { origin: Origin::Here, request: 0, deadline: NO_DEADLINE, resolved: None };
+    const ONE_WAY: Call = Call { origin: Origin::Here, request: 0, deadline: NO_DEADLINE, resolved: None, near: true };
 
     fn endpoint() -> Rc<InFlight> {
         InFlight::new(100_000, Waker::noop().clone(), Suspended::default(), Handling::default())

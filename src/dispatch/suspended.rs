@@ -202,7 +202,8 @@ mod tests {
     }
 
     fn suspend(all: &mut SuspendedHandlers, origin: Origin, request: u64, task: Option<WakeKey>) -> FlightKey {
-        let key = all.begin(&Call { origin, request, deadline: NO_DEADLINE, resolved: None }, EndpointId(9));
+        let key =
+            all.begin(&Call { origin, request, deadline: NO_DEADLINE, resolved: None, near: false }, EndpointId(9));
         all.suspend(key, task);
         key
     }

@@ -3,7 +3,7 @@
 use super::connection_id::ConnectionId;
 use super::keepalive::Keepalive;
 use super::reader::Reader;
-use super::remote::Remote;
+use super::remote::{Remote, is_near};
 use super::roster::Peer;
 use super::writer::Writer;
 use crate::executor::timers::TimerKey;
@@ -115,7 +115,7 @@ impl Connection {
                 Role::Accepted => Vec::new(),
                 Role::Dialled { peer } => vec![peer],
             },
-            reader: Some(Reader::new(max_frame)),
+            reader: Some(Reader::new(max_frame, is_near(remote))),
             writer: Writer::default(),
             peer_max_frame: max_frame,
             held: Vec::new(),

@@ -25,6 +25,7 @@ const PAGE: usize = 4096;
 pub struct Reader {
     max_frame: u32,
     greeted: bool,
+    near: bool,
     partial: Vec<u8>,
     /// The frame in `partial` was handed out: drop it at the next call.
     spent: bool,
@@ -52,14 +53,20 @@ pub enum ProtocolError {
 }
 
 impl Reader {
-    /// A reader that refuses frames above `max_frame` bytes.
-    pub fn new(max_frame: u32) -> Reader {
-        Reader { max_frame, greeted: false, partial: Vec::new(), spent: false }
+    /// A reader that refuses frames above `max_frame` bytes, of what a process of this machine sends or not.
+    pub fn new(max_frame: u32, near: bool) -> Reader {
+        Reader { max_frame, greeted: false, near, partial: Vec::new(), spent: false }
     }
 
     /// A reader for a connection whose hello was read elsewhere.
-    pub fn after_hello(max_frame: u32) -> Reader {
-        Reader { greeted: true, ..Reader::new(max_frame) }
+    pub fn after_hello(max_frame: u32, near: bool) -> Reader {
+        Reader { greeted: true, ..Reader::new(max_frame, near) }
+    }
+
+    /// Whether the peer is a process of this machine.
+    #[inline]
+    pub fn is_near(&self) -> bool {
+        self.near
     }
 
     /// Lends it the buffer in `spare` for a frame that may be cut, unless it has one.
@@ -217,7 +224,7 @@ mod tests {
     }
 
     fn check(stream: &[u8], pieces: impl Iterator<Item = usize>, sizes: &[usize]) {
-        let mut reader = Reader::new(1 << 20);
+        let mut reader = Reader::new(1 << 20, false);
         let (mut at, mut hellos, mut seen) = (0, 0, 0);
         for piece in pieces {
             let end = (at + piece).min(stream.len());
@@ -265,7 +272,7 @@ mod tests {
             for piece in [1, 1000] {
                 let mut bytes = stream(&[]);
                 bytes.extend_from_slice(&bad.to_le_bytes());
-                let mut reader = Reader::new(1 << 20);
+                let mut reader = Reader::new(1 << 20, false);
                 let outcome = bytes.chunks(piece).try_for_each(|mut input| {
                     while reader.next(&mut input)?.is_some() {}
                     Ok::<_, ProtocolError>(())
@@ -280,7 +287,7 @@ mod tests {
     fn capacities(size: usize) -> Vec<(usize, usize)> {
         let bytes = stream(&[size]);
         let (hello, frame) = bytes.split_at(stream(&[]).len());
-        let mut reader = Reader::new(1 << 20);
+        let mut reader = Reader::new(1 << 20, false);
         assert!(reader.next(&mut &*hello).unwrap().is_some());
         let pieces = frame[..frame.len() - 1].chunks(16 << 10);
         let mut come = 0;
@@ -319,7 +326,7 @@ mod tests {
         for (size, kept) in [(KEEP / 2, true), (100, true), (1 << 19, false)] {
             let mut bytes = stream(&[size]);
             let tail = bytes.split_off(bytes.len() - 1);
-            let mut reader = Reader::new(1 << 20);
+            let mut reader = Reader::new(1 << 20, false);
             for piece in [&bytes[..], &tail[..]] {
                 reader.lend(&spare);
                 let mut input = piece;

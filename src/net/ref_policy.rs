@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::remote::{DialTo, Remote};
+use super::remote::{DialTo, Remote, is_near};
 use super::roster::Peer;
 
 /// Which addresses this env connects to on the word of others: those in refs that are decoded, from messages, replies
@@ -70,16 +70,18 @@ impl RefPolicy {
         RefPolicy(Rule::Only(addresses.into_iter().map(Into::into).collect()))
     }
 
-    /// Those for which this says true, of an address as refs write it and the peer that told it, if that is known. It
-    /// runs while a message is decoded, on the core's thread, and must not block.
+    /// Those for which this says true, of an address as refs write it and the peer that told it, if that is known: it
+    /// is not of a ref in a typed error, nor once the peer has gone. It runs while a message is decoded, on the core's
+    /// thread, and must not block.
     pub fn by(decide: impl Fn(&str, Option<&Peer>) -> bool + Send + Sync + 'static) -> RefPolicy {
         RefPolicy(Rule::By(Arc::new(decide)))
     }
 
-    /// What becomes of a ref to `address` that `teller` has told.
-    pub fn judge(&self, address: &str, teller: Option<&Peer>) -> Verdict {
+    /// What becomes of a ref to `address` that `teller` has told; `near` says that somebody of this machine has, who
+    /// may have gone.
+    pub fn judge(&self, address: &str, teller: Option<&Peer>, near: bool) -> Verdict {
         let remote = teller.map(Peer::remote);
-        let near = remote.is_some_and(is_near);
+        let near = near || remote.is_some_and(is_near);
         let (allowed, inward) = match &self.0 {
             Rule::Any => (true, true),
             Rule::Outward => match DialTo::parse(address) {
@@ -92,7 +94,7 @@ impl RefPolicy {
                     let (to, from) = (to.ip().to_canonical(), from.ip().to_canonical());
                     (to == from || near && to.is_loopback(), true)
                 }
-                (Some(DialTo::Tcp(to)), Some(Remote::Unix)) => (to.ip().to_canonical().is_loopback(), true),
+                (Some(DialTo::Tcp(to)), _) => (near && to.ip().to_canonical().is_loopback(), true),
                 (Some(DialTo::Unix(_)), _) => (near, true),
                 _ => (false, false),
             },
@@ -137,14 +139,6 @@ pub fn is_inward(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether a peer is a process of this machine, as far as its socket tells.
-fn is_near(remote: Remote) -> bool {
-    match remote {
-        Remote::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        Remote::Unix => true,
-    }
-}
-
 fn is_host_of(host: &str, address: &str) -> bool {
     address.strip_prefix(host).and_then(|rest| rest.strip_prefix(':')).is_some_and(|port| port.parse::<u16>().is_ok())
 }
@@ -181,7 +175,7 @@ mod tests {
         let teller = teller.map(peer);
         for (addresses, wanted) in [(good, true), (bad, false)] {
             for address in addresses {
-                let verdict = policy.judge(address, teller.as_ref());
+                let verdict = policy.judge(address, teller.as_ref(), false);
                 assert_eq!(verdict != Verdict::Forbidden, wanted, "{policy:?}: {address} by {teller:?}");
             }
         }
@@ -208,7 +202,7 @@ mod tests {
         for near in ["127.0.0.1:9", "[::1]:9", "[::ffff:127.0.0.1]:9", "unix"] {
             check(&policy, Some(near), &[LOCAL.as_slice(), &public].concat(), &[]);
         }
-        let name = |teller| policy.judge("localhost:1", Some(&peer(teller)));
+        let name = |teller| policy.judge("localhost:1", Some(&peer(teller)), false);
         assert_eq!(name("10.0.0.1:9"), Verdict::Allowed { inward: false }, "what it stands for is judged later");
         assert_eq!(name("127.0.0.1:9"), Verdict::Allowed { inward: true });
     }
@@ -221,6 +215,16 @@ mod tests {
         check(&policy, Some("127.0.0.1:9"), &["127.0.0.1:1", "[::1]:1", "unix:/x"], &["10.0.0.1:1", "localhost:1"]);
         check(&policy, Some("unix"), &["127.0.0.1:1", "unix:/x"], &["10.0.0.1:1"]);
         check(&policy, None, &[], &["10.0.0.1:1", "127.0.0.1:1", "unix:/x"]);
+    }
+
+    #[test]
+    fn a_process_of_this_machine_that_is_not_known_any_more_tells_addresses_of_this_machine() {
+        let allowed = |policy: &RefPolicy, address| policy.judge(address, None, true) != Verdict::Forbidden;
+        let (outward, same_host) = (RefPolicy::outward(), RefPolicy::same_host());
+        assert!(LOCAL.iter().all(|address| allowed(&outward, address)));
+        assert_eq!(outward.judge("localhost:1", None, true), Verdict::Allowed { inward: true });
+        assert!(["127.0.0.1:1", "[::1]:1", "unix:/x"].iter().all(|address| allowed(&same_host, address)));
+        assert!(!allowed(&same_host, "10.0.0.1:1") && !allowed(&same_host, "localhost:1"));
     }
 
     #[test]

@@ -24,6 +24,14 @@ impl fmt::Display for Remote {
     }
 }
 
+/// Whether a peer is a process of this machine, as far as its socket tells.
+pub fn is_near(remote: Remote) -> bool {
+    match remote {
+        Remote::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Remote::Unix => true,
+    }
+}
+
 /// What a socket can connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DialTo {

@@ -159,7 +159,7 @@ impl Shard {
             return self.keep_early(id, message, asked, limit.deadline);
         }
         let key = self.pending.borrow_mut().insert(waiter, asked, limit.deadline);
-        let call = Call { origin: Origin::Here, request: key.0, deadline: limit.deadline, resolved: None };
+        let call = Call { origin: Origin::Here, request: key.0, deadline: limit.deadline, resolved: None, near: true };
         let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
         self.dispatcher.deliver(id, envelope, &self.path());
         key
@@ -178,7 +178,7 @@ impl Shard {
         let asked = limit.asked::<M>(Via::Env { id, core });
         let entered = Entered(self, self.pending.borrow_mut().insert(waiter, asked, limit.deadline));
         let (origin, request) = (Origin::Core(self.core), entered.1.0);
-        let call = Call { origin, request, deadline: limit.deadline, resolved: None };
+        let call = Call { origin, request, deadline: limit.deadline, resolved: None, near: true };
         let sent = self.lane_request(core, id, &call, message);
         sent.map_err(|full| self.lane_full(core, &full).into_ask("".into()))?;
         self.count(|counters| counters.asks_lane += 1);
@@ -262,7 +262,7 @@ impl Shard {
             Destination::Env { id, place, name } => {
                 let core = self.core_of(*place, key);
                 let origin = if core == self.core { Origin::Here } else { Origin::Core(self.core) };
-                let call = Call { origin, request: 0, deadline: NO_DEADLINE, resolved: None };
+                let call = Call { origin, request: 0, deadline: NO_DEADLINE, resolved: None, near: true };
                 if core == self.core {
                     let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
                     let room = self.dispatcher.has_room(*id, size_of::<M>());

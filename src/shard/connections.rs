@@ -123,6 +123,7 @@ impl Shard {
         path: &Rc<dyn ReplyPath>,
     ) -> Result<(), ProtocolError> {
         self.stirred.set(true);
+        let near = reader.is_near();
         loop {
             if self.stirred.replace(false) && self.is_congested(id, bytes, arrived) {
                 return Ok(());
@@ -134,7 +135,7 @@ impl Shard {
                 continue;
             }
             let Some(frame) = reader.next_frame(bytes)? else { return Ok(()) };
-            self.on_frame(id, role, Frame::parse(frame)?, arrived, path);
+            self.on_frame(id, (role, near), Frame::parse(frame)?, arrived, path);
         }
     }
 

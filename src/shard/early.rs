@@ -52,7 +52,7 @@ impl Early {
 
     #[inline]
     fn call(&self) -> Call {
-        Call { origin: Origin::Here, request: self.key.0, deadline: self.deadline, resolved: None }
+        Call { origin: Origin::Here, request: self.key.0, deadline: self.deadline, resolved: None, near: true }
     }
 }
 

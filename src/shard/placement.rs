@@ -11,7 +11,7 @@ use super::timeouts::Timer;
 use crate::net::connection::{Connection, Departure, Phase, Role};
 use crate::net::connection_id::ConnectionId;
 use crate::net::reader::Reader;
-use crate::net::remote::Remote;
+use crate::net::remote::{Remote, is_near};
 use crate::wire::handshake::Hello;
 
 /// Which core of a listening env gets a connection.
@@ -72,7 +72,7 @@ impl Shard {
     pub fn on_handed_over(&self, id: ConnectionId, remote: Remote, hello: Option<Hello>) {
         let mut connection = Connection::new(id, Role::Accepted, remote, self.node.config.max_frame);
         match &hello {
-            Some(_) => connection.reader = Some(Reader::after_hello(self.node.config.max_frame)),
+            Some(_) => connection.reader = Some(Reader::after_hello(self.node.config.max_frame, is_near(remote))),
             None => connection.timer = Some(self.arm(self.node.config.handshake_timeout, Timer::Connection(id))),
         }
         self.connections.borrow_mut().insert(connection);

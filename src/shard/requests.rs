@@ -7,7 +7,7 @@ use super::lanes::{Head, LaneItem};
 use super::shard::Shard;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::reply_path::{ReplyPath, refuse};
-use crate::dispatch::teller::told_by;
+use crate::dispatch::teller::{Teller, told_by};
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::asked::Via;
@@ -18,16 +18,25 @@ use crate::net::outbox::Link;
 use crate::wire::codec::CodecError;
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{EndpointId, Frame, RequestHead, Resolved, Route, Target, core_of_key};
+use crate::wire::told::Told;
 
 impl Shard {
-    /// Handles one frame of a connection that arrived at the time `arrived`.
+    /// Handles one frame of a connection that arrived at the time `arrived`; `near` says that its peer is of this
+    /// machine.
     #[inline]
-    pub fn on_frame(&self, id: ConnectionId, role: Role, frame: Frame<'_>, arrived: u64, path: &Rc<dyn ReplyPath>) {
+    pub fn on_frame(
+        &self,
+        id: ConnectionId,
+        (role, near): (Role, bool),
+        frame: Frame<'_>,
+        arrived: u64,
+        path: &Rc<dyn ReplyPath>,
+    ) {
         match frame {
             Frame::Request { head, .. } if role != Role::Accepted && self.is_flooded(id) => {
                 self.refuse_flood(id, head.request, path);
             }
-            Frame::Request { head, payload } => self.on_request(id, &head, payload, arrived, path),
+            Frame::Request { head, payload } => self.on_request((id, near), &head, payload, arrived, path),
             Frame::Reply { request, resolved, payload } => {
                 self.count(|counters| counters.replies_in += 1);
                 let key = AskKey(request);
@@ -37,12 +46,13 @@ impl Shard {
                 };
                 self.note_resolved(&via, resolved);
                 let limits = self.dispatcher.decode_limits();
-                match told_by(Origin::Peer(id), || (kind.end_with_bytes)(&self.pending, key, payload, limits)) {
+                let teller = Teller { origin: Origin::Peer(id), near };
+                match told_by(teller, || (kind.end_with_bytes)(&self.pending, key, payload, limits)) {
                     Ok(notify) => self.finish(notify),
                     Err(error) => self.complete(key, Err(self.undecodable(&via, &error))),
                 }
             }
-            Frame::Failure { request, resolved, failure } => {
+            Frame::Failure { request, resolved, mut failure } => {
                 self.count(|counters| counters.replies_in += 1);
                 let key = AskKey(request);
                 let via = self.pending.borrow().waiting(key).map(|asked| asked.via);
@@ -52,6 +62,9 @@ impl Shard {
                 match failure.code {
                     FailureCode::NoEndpoint | FailureCode::Stopped => self.forget_resolved(&via),
                     _ => self.note_resolved(&via, resolved),
+                }
+                if let Some(typed) = failure.typed.as_mut().filter(|_| near) {
+                    typed.told = Told::Near;
                 }
                 self.fail(key, &failure);
             }
@@ -88,7 +101,7 @@ impl Shard {
         if self.unsent(id) > self.most_unsent().saturating_mul(2) {
             return self.close_slow_peer(id);
         }
-        let call = Call { origin: Origin::Peer(id), request, deadline: NO_DEADLINE, resolved: None };
+        let call = Call { origin: Origin::Peer(id), request, deadline: NO_DEADLINE, resolved: None, near: false };
         let text = "the outbox of the asked node (Config::outbox_bytes)";
         refuse(&call, path, FailureCode::Overloaded, text);
     }
@@ -96,7 +109,7 @@ impl Shard {
     #[inline]
     fn on_request(
         &self,
-        id: ConnectionId,
+        (id, near): (ConnectionId, bool),
         head: &RequestHead<'_>,
         payload: &[u8],
         arrived: u64,
@@ -107,7 +120,7 @@ impl Shard {
         }
         self.count(|counters| counters.requests_in += 1);
         let deadline = head.deadline_us.map_or(NO_DEADLINE, |us| arrived + u64::from(us) * 1000);
-        let mut call = Call { origin: Origin::Peer(id), request: head.request, deadline, resolved: None };
+        let mut call = Call { origin: Origin::Peer(id), request: head.request, deadline, resolved: None, near };
         let Some((endpoint, route)) = self.find_target(head.target, head.route, &mut call.resolved) else {
             return self.refuse_unknown(&call, path, "");
         };
@@ -205,7 +218,7 @@ impl Shard {
     pub(super) fn on_letter(&self, head: Head, parcel: &mut Parcel, from: u16, path: &Rc<dyn ReplyPath>) {
         match head {
             Head::Request { endpoint, message, request, deadline } => {
-                let call = Call { origin: Origin::Core(from), request, deadline, resolved: None };
+                let call = Call { origin: Origin::Core(from), request, deadline, resolved: None, near: true };
                 self.dispatcher.deliver_parcel(endpoint, call, message, parcel, self.handles_at_once(), path);
             }
             Head::Reply { request } => self.complete(AskKey(request), Ok(parcel.take_out())),

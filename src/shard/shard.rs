@@ -19,7 +19,7 @@ use crate::dispatch::call::Origin;
 use crate::dispatch::dispatcher::{DispatchStats, Dispatcher};
 use crate::dispatch::inbox::InboxLimits;
 use crate::dispatch::reply_path::{ReplyPath, refuse};
-use crate::dispatch::teller::teller;
+use crate::dispatch::teller::{Teller, teller};
 use crate::executor::tasks::Executor;
 use crate::executor::timers::TimerWheel;
 use crate::net::connection::{Connections, End, Phase};
@@ -27,11 +27,13 @@ use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
+use crate::net::ref_policy::Verdict;
 use crate::net::remote::DialTo;
 use crate::net::roster::Peer;
 use crate::net::writer::Spares;
 use crate::ring::stack_floor;
 use crate::wire::failure::{FailureCode, panicked_with};
+use crate::wire::told::{self, Told};
 
 /// How long it is quiet after a warning of a forbidden ref.
 const FORBIDDEN_PAUSE_NS: u64 = 1_000_000_000;
@@ -177,7 +179,7 @@ impl Shard {
     }
 
     /// Counts a ref to an address that its teller must not tell, and warns of it, once a second at most.
-    pub fn note_forbidden(&self, address: &str, teller: Option<&Peer>) {
+    pub(super) fn note_forbidden(&self, address: &str, teller: Option<&Peer>) {
         self.count(|counters| counters.refs_forbidden += 1);
         if self.clock() >= self.warn_forbidden_at.get() {
             self.warn_forbidden_at.set(self.clock() + FORBIDDEN_PAUSE_NS);
@@ -187,13 +189,25 @@ impl Shard {
         }
     }
 
-    /// The peer whose message or reply is being decoded; none if it has gone, or a user's own code decodes.
-    pub fn teller(&self) -> Option<Peer> {
-        match teller()? {
-            Origin::Peer(connection) => ReplyPath::peer(self, self.core, connection),
-            Origin::Passed { core, connection } => ReplyPath::peer(self, core, connection),
-            Origin::Here | Origin::Core(_) => None,
+    /// Whether a ref to `address` may be used that was told by whose message, reply or error is being decoded. The peer
+    /// is not known if it has gone, if it told an error, or if a user's own code decodes.
+    pub fn judge_told(&self, address: &str) -> Verdict {
+        let (peer, near) = match (told::decoding(), teller()) {
+            (Some(Told::Own), _) => return Verdict::Allowed { inward: true },
+            (Some(told), _) => (None, told == Told::Near),
+            (None, Some(Teller { origin: Origin::Peer(connection), near })) => {
+                (ReplyPath::peer(self, self.core, connection), near)
+            }
+            (None, Some(Teller { origin: Origin::Passed { core, connection }, near })) => {
+                (ReplyPath::peer(self, core, connection), near)
+            }
+            (None, _) => (None, false),
+        };
+        let verdict = self.node.ref_policy.judge(address, peer.as_ref(), near);
+        if verdict == Verdict::Forbidden {
+            self.note_forbidden(address, peer.as_ref());
         }
+        verdict
     }
 
     /// Notes something for the core to do at the end of the turn.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, CodecError, Written};
 use super::limits::DecodeLimits;
 use super::message::MessageId;
+use super::told::{Told, decode_as, encode_own};
 
 /// Most bytes that a typed error may have.
 pub const MAX_TYPED: usize = 2048;
@@ -82,7 +83,7 @@ pub struct OwnedFailure {
 }
 
 /// An encoded error with the id of its type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, Serialize, Deserialize)]
 pub struct Typed<B> {
     /// [`WireError::ID`].
     pub id: u32,
@@ -91,6 +92,15 @@ pub struct Typed<B> {
     /// Whether a ref is in it that leads back over the connection that carries it. Does not travel.
     #[serde(skip)]
     pub way_back: bool,
+    /// Who told it: how far its refs are trusted. Does not travel, and makes no difference between two errors.
+    #[serde(skip)]
+    pub told: Told,
+}
+
+impl<B: PartialEq> PartialEq for Typed<B> {
+    fn eq(&self, other: &Typed<B>) -> bool {
+        (self.id, self.way_back) == (other.id, other.way_back) && self.bytes == other.bytes
+    }
 }
 
 impl<'a> Failure<'a> {
@@ -119,13 +129,13 @@ impl OwnedFailure {
 
 impl Typed<&[u8]> {
     fn to_boxed(self) -> Box<Typed<Vec<u8>>> {
-        Box::new(Typed { id: self.id, bytes: self.bytes.to_vec(), way_back: self.way_back })
+        Box::new(Typed { id: self.id, bytes: self.bytes.to_vec(), way_back: self.way_back, told: self.told })
     }
 }
 
 impl Typed<Vec<u8>> {
     fn as_slice(&self) -> Typed<&[u8]> {
-        Typed { id: self.id, bytes: &self.bytes, way_back: self.way_back }
+        Typed { id: self.id, bytes: &self.bytes, way_back: self.way_back, told: self.told }
     }
 }
 
@@ -154,7 +164,8 @@ impl HandlerError {
     /// says so.
     pub fn typed<E: WireError>(error: E) -> HandlerError {
         let mut bytes = Vec::new();
-        let encoded = match codec::encode(&error, &mut bytes) {
+        let (encoded, by) = encode_own(|| codec::encode(&error, &mut bytes));
+        let encoded = match encoded {
             Ok(written) if bytes.len() <= MAX_TYPED => Ok(written),
             Ok(_) => Err(format!("it has {} bytes, and {MAX_TYPED} may travel", bytes.len())),
             Err(error) => Err(error.to_string()),
@@ -162,7 +173,7 @@ impl HandlerError {
         let told = HandlerError::from(error);
         match encoded {
             Ok(Written { way_back }) => {
-                HandlerError { typed: Some(Box::new(Typed { id: E::ID, bytes, way_back })), ..told }
+                HandlerError { typed: Some(Box::new(Typed { id: E::ID, bytes, way_back, told: by })), ..told }
             }
             Err(problem) => HandlerError::new(format!("{} ({} is told as text only: {problem})", told.text, E::NAME)),
         }
@@ -176,7 +187,7 @@ impl HandlerError {
                 tracing::warn!(target: "ringpost::endpoint", kind = E::NAME, %error, "a typed error could not be decoded");
             }
         };
-        codec::decode_within(&typed.bytes, limits).inspect_err(beyond).ok()
+        decode_as(typed.told, || codec::decode_within(&typed.bytes, limits)).inspect_err(beyond).ok()
     }
 
     /// The error that was told with this failure.

@@ -9,6 +9,7 @@
 
 use super::failure::{Failure, FailureCode, MAX_TYPED, Typed};
 use super::message::MessageId;
+use super::told::Told;
 
 /// Bytes in front of the records of an ask, a one-way message or a cancel.
 pub const REQUEST_HEADER: usize = 28;
@@ -478,7 +479,12 @@ impl<'a> Frame<'a> {
 fn take_typed(behind: &[u8]) -> Option<Typed<&[u8]>> {
     let (head, rest) = behind.split_first_chunk::<TYPED_HEADER>()?;
     let bytes = rest.get(..u16::from_le_bytes([head[4], head[5]]) as usize)?;
-    Some(Typed { id: u32::from_le_bytes([head[0], head[1], head[2], head[3]]), bytes, way_back: false })
+    Some(Typed {
+        id: u32::from_le_bytes([head[0], head[1], head[2], head[3]]),
+        bytes,
+        way_back: false,
+        told: Told::Unknown,
+    })
 }
 
 #[inline]

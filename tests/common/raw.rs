@@ -70,7 +70,7 @@ impl RawPeer {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
-        RawPeer { stream, reader: Reader::new(64 << 20), received: Vec::new() }
+        RawPeer { stream, reader: Reader::new(64 << 20, true), received: Vec::new() }
     }
 
     pub(crate) fn connect(to: SocketAddr) -> RawPeer {
