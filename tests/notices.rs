@@ -292,11 +292,11 @@ fn an_error_of_a_handler_is_logged_for_debugging_and_a_panic_or_an_undecodable_m
             assert_eq!(kind(&ask(Fail(false))), "Handler");
             expect_lines(scene, "a handler failed", Level::DEBUG, "no money");
             assert_eq!(kind(&ask(Fail(true))), "Handler");
-            expect_lines(scene, "a handler panicked", Level::WARN, "message=\"notices.Fail\"");
+            expect_lines(scene, "a handler panicked", Level::WARN, "message_type=\"notices.Fail\"");
             let there = subject.clone();
             let undecodable = scene.run(move || async move { there.ask(FailOfOthers("wide".into())).await });
             assert_eq!(kind(&undecodable.unwrap_err()), "Undecodable");
-            expect_lines(scene, "could not be decoded", Level::WARN, "message=\"notices.Fail\"");
+            expect_lines(scene, "could not be decoded", Level::WARN, "message_type=\"notices.Fail\"");
             let counted = eventually(&scene.answering, "it is counted", |now| now.undecodable_messages == 1);
             // The scene has asked where it is, if it has a peer.
             assert_eq!(counted.handled, 2 + u64::from(scene.distance.is_remote()));

@@ -29,8 +29,7 @@ impl Dispatcher {
             self.handle(&slot, call, message, Payload::Bytes(bytes, &self.decode_limits), path);
             return;
         }
-        let mut body = self.spares.borrow_mut().take();
-        body.extend_from_slice(bytes);
+        let body = self.spares.borrow_mut().copy(bytes);
         self.queue(&slot, Envelope { call, message, body: Body::Bytes(body) }, path);
     }
 

@@ -46,7 +46,8 @@ pub enum AskError {
         /// Name and version of the message.
         message: Arc<str>,
     },
-    /// The receiver could not decode the message: the two sides disagree about its fields.
+    /// The receiver could not decode the message: the two sides disagree about its fields, or it goes beyond what the receiver
+    /// lets a message cost (`Config::decode_depth`, `decode_bytes`, `decode_elements`).
     #[error("{target} could not decode the message: {reason}")]
     Undecodable {
         /// The endpoint.

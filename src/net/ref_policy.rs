@@ -59,7 +59,7 @@ impl RefPolicy {
     }
 
     /// Only the host from which the peer is connected, at any port: a node may hand out refs to itself and to other
-    /// nodes of its machine. No host name is good, whatever it stands for.
+    /// nodes of its machine, Unix sockets included if it is this machine. No host name is good, whatever it stands for.
     pub fn same_host() -> RefPolicy {
         RefPolicy(Rule::SameHost)
     }

@@ -93,6 +93,15 @@ impl Spares {
         self.0.pop().unwrap_or_else(|| Vec::with_capacity(4096))
     }
 
+    /// A buffer with these bytes. One that is made for them is no larger than they are: thousands may wait, and what bounds
+    /// them counts their bytes.
+    #[inline]
+    pub fn copy(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut buffer = self.0.pop().unwrap_or_else(|| Vec::with_capacity(bytes.len()));
+        buffer.extend_from_slice(bytes);
+        buffer
+    }
+
     /// Takes a buffer back.
     #[inline]
     pub fn give(&mut self, mut buffer: Vec<u8>) {
@@ -131,6 +140,16 @@ mod tests {
         writer.buffer(&mut spares).extend_from_slice(b"two");
         writer.rewrite(&mut spares, |old, out| out.extend(old.iter().rev()));
         assert_eq!((&first[..], writer.queued(), writer.backlog()), (&b"one"[..], &b"owt"[..], 6));
+    }
+
+    #[test]
+    fn thousands_of_small_requests_that_wait_take_as_much_as_they_are() {
+        let mut spares = Spares::default();
+        spares.give(Vec::with_capacity(KEEP));
+        let bodies: Vec<_> = (0..10_000).map(|_| spares.copy(&[1, b'x'])).collect();
+        let reserved: usize = bodies.iter().map(Vec::capacity).sum();
+        assert!(reserved <= KEEP + 10_000 * 8, "{reserved} bytes");
+        assert!(bodies.iter().all(|body| body == &[1, b'x']));
     }
 
     #[test]

@@ -130,14 +130,15 @@ impl Shard {
             }
             Some(core) => {
                 call.origin = Origin::Passed { core: self.core, connection: id };
-                let mut body = self.spares.borrow_mut().take();
-                body.extend_from_slice(payload);
+                let body = self.spares.borrow_mut().copy(payload);
                 match self.lane_item(core, LaneItem::Request { endpoint, call, message: head.message, bytes: body }) {
                     Ok(()) => self.count(|counters| counters.requests_passed += 1),
                     Err(full) => {
                         self.count(|counters| counters.overloaded_lane += 1);
                         call.origin = Origin::Peer(id);
-                        refuse(&call, path, FailureCode::Overloaded, &full.describe(self.core, core));
+                        if call.request != 0 {
+                            refuse(&call, path, FailureCode::Overloaded, &full.describe(self.core, core));
+                        }
                     }
                 }
             }
