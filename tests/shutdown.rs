@@ -347,15 +347,15 @@ fn several_envs_of_one_process_do_not_get_in_each_others_way() {
 
 /// Ports below the range that the system gives out by itself, other ones for each test and each run.
 fn free_ports(from: u16, count: u16) -> u16 {
-    let start = from + (std::process::id() % 500) as u16 * 10;
+    let start = from + (std::process::id() % 300) as u16 * 10;
     let free = |first: &u16| (*first..*first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
-    (start..start + 4000).step_by(usize::from(count)).find(free).unwrap()
+    (start..start + 1000).step_by(usize::from(count)).find(free).unwrap()
 }
 
 #[test]
 fn if_the_port_is_taken_the_next_one_is_used_and_refs_carry_it() {
     bounded(|| {
-        let port = free_ports(12_000, 4);
+        let port = free_ports(10_000, 4);
         let bind = |retries: u16| {
             builder("server", 2, Config { port_retries: retries, ..config() }).bind(format!("127.0.0.1:{port}")).start()
         };
@@ -385,7 +385,7 @@ fn if_the_port_is_taken_the_next_one_is_used_and_refs_carry_it() {
 fn a_taken_port_is_an_error_by_default_and_a_move_to_another_one_is_warned_of() {
     bounded(|| {
         common::log::keep();
-        let port = free_ports(30_000, 2);
+        let port = free_ports(25_000, 2);
         let address = format!("127.0.0.1:{port}");
         let foreign = TcpListener::bind(&address).unwrap();
         let refused = builder("server", 1, config()).bind(&address).start();
@@ -409,7 +409,7 @@ fn a_taken_port_is_an_error_by_default_and_a_move_to_another_one_is_warned_of() 
 #[test]
 fn two_envs_that_start_at_the_same_moment_never_share_a_port() {
     bounded(|| {
-        let port = free_ports(18_000, 4);
+        let port = free_ports(15_000, 4);
         for round in 0..150 {
             let together = std::sync::Arc::new(std::sync::Barrier::new(2));
             let starting = [(); 2].map(|()| {
@@ -499,7 +499,7 @@ fn starts_with_few_descriptors() {
             let count = |directory| std::fs::read_dir(directory).unwrap().count();
             (count("/proc/self/fd"), count("/proc/self/task"))
         };
-        let (port, before) = (free_ports(24_000, 1), held());
+        let (port, before) = (free_ports(20_000, 1), held());
         let mut causes = std::collections::BTreeSet::new();
         for spare in 0..64 {
             let mut files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
