@@ -11,7 +11,7 @@ use crate::dispatch::verifier::{Found, Lookup, VERIFIER};
 use crate::endpoint_ref::EndpointRef;
 use crate::error::{AskError, Error, LookupError, SpawnError};
 use crate::locator::Locator;
-use crate::net::asked::LimitedBy;
+use crate::net::asked::OWN_TIMEOUT;
 use crate::ring::Capabilities;
 use crate::shard::counters::Snapshot;
 use crate::shard::current;
@@ -207,14 +207,25 @@ fn found_or_not(
     uri: &EndpointUri,
     found: Result<Option<Found>, AskError>,
 ) -> Result<EndpointRef, LookupError> {
-    let uri = || uri.to_string().into();
     match found {
         Ok(Some(found)) => Ok(endpoint.steered(&found)),
-        Ok(None) => Err(LookupError::NotFound { uri: uri() }),
-        Err(AskError::Timeout { target, after, setting }) if setting == LimitedBy::Caller.setting() => {
-            let error = AskError::Timeout { target, after, setting: "Config::lookup_timeout" };
-            Err(LookupError::Ask { uri: uri(), error })
+        Ok(None) => Err(LookupError::NotFound { uri: uri.to_string().into() }),
+        Err(error) => Err(LookupError::Ask { uri: uri.to_string().into(), error: of_lookup(error) }),
+    }
+}
+
+/// A look-up's error in the words of who looks up: about the env that was asked, and the setting of look-ups.
+fn of_lookup(error: AskError) -> AskError {
+    let env = |target: Arc<str>| match target.strip_prefix(VERIFIER).and_then(|at| at.strip_prefix('@')) {
+        Some(address) => format!("the env at {address}").into(),
+        None => target,
+    };
+    match error {
+        AskError::Stopped { target } => AskError::Stopped { target: env(target) },
+        AskError::Timeout { target, after, setting } => {
+            let setting = if setting == OWN_TIMEOUT { "Config::lookup_timeout" } else { setting };
+            AskError::Timeout { target: env(target), after, setting }
         }
-        Err(error) => Err(LookupError::Ask { uri: uri(), error }),
+        error => error,
     }
 }

@@ -92,6 +92,25 @@ fn an_env_that_drains_says_stopped_of_every_endpoint() {
 }
 
 #[test]
+fn a_lookup_at_an_env_that_drains_names_what_was_looked_up_and_that_the_env_shuts_down() {
+    bounded(|| {
+        at_every_distance(config(), |scene| {
+            let (busy, _) = worker(scene, "busy");
+            let mut gate = Gate::new();
+            let waiting = busy.ask(Wait(gate.id));
+            gate.expect(Event::Entered);
+            scene.answering.shutdown(LIMIT);
+            turn(&scene.answering);
+            let text = scene.asking.lookup_blocking(&busy.uri()).unwrap_err().to_string();
+            let env = scene.answering.address().map_or("both".into(), |address| format!("the env at {address}"));
+            assert_eq!(text, format!("cannot look up {}: {env} is shutting down", busy.uri()));
+            gate.open();
+            within(waiting).unwrap();
+        });
+    });
+}
+
+#[test]
 fn nothing_is_left_to_stop_once_the_env_shuts_down() {
     bounded(|| {
         let env = client(2);

@@ -118,7 +118,7 @@ pub enum AskError {
         target: Arc<str>,
     },
     /// The endpoint, or the env at either side, is shutting down.
-    #[error("{target} is stopping")]
+    #[error("{target} is shutting down")]
     Stopped {
         /// The endpoint or env.
         target: Arc<str>,
@@ -225,7 +225,7 @@ pub enum SendError {
     #[error("send_blocking on a core's own thread would block everything on it: use `send(..).await` there")]
     BlockingOnCore,
     /// This env is shutting down.
-    #[error("{target} is stopping")]
+    #[error("{target} is shutting down")]
     Stopped {
         /// The env.
         target: Arc<str>,
