@@ -197,6 +197,23 @@ fn an_unreachable_peer_is_named_then_tried_again_after_a_pause_until_it_is_there
     });
 }
 
+#[test]
+fn an_ask_that_ends_before_the_next_attempt_to_connect_tells_why_the_last_one_failed() {
+    let _alone = alone();
+    bounded(|| {
+        let client = dialler(Config { backoff_first: LIMIT, backoff_last: LIMIT, ..config() });
+        let at = TcpListener::bind("127.77.0.2:0").unwrap().local_addr().unwrap();
+        let echo = client.endpoint_ref(&format!("ringpost://echo@{at}")).unwrap();
+        let refused = "Connection refused (os error 111); is the server started there?";
+        let first = echo_blocking(&echo, 1, 10).unwrap_err();
+        assert_eq!(first.to_string(), format!("cannot reach {at}: {refused}"));
+        let waits = within(echo.ask_within(Echo { payload: payload(1, 10) }, Duration::from_millis(20))).unwrap_err();
+        let told = format!("no reply from echo@{at} (the last attempt to connect failed: {refused}) within 20ms;");
+        assert_eq!(waits.to_string(), format!("{told} this limit is set by the timeout given to ask_within"));
+        cut([client]);
+    });
+}
+
 /// A listener whose queue is full: the system no longer answers who connects. Good as long as what it returns lives.
 fn swallowing() -> (Socket, Vec<TcpStream>, SocketAddr) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -17,7 +17,7 @@ pub enum AskError {
     /// No answer came in time, or none but a failure after that. The message may have been handled.
     #[error("no reply from {target} within {after:?}; this limit is set by {setting}")]
     Timeout {
-        /// The endpoint and where it is.
+        /// The endpoint and where it is; with the cause, if the last attempt to connect to its node has failed.
         target: Arc<str>,
         /// How long the ask waited.
         after: Duration,

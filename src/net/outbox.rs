@@ -129,6 +129,8 @@ pub struct Outbox {
     pub resolver: Option<NameClass>,
     /// Failed attempts since the last success.
     pub failures: u32,
+    /// Why the last of them failed.
+    pub last_failure: Option<Arc<str>>,
     /// The timer of the current state.
     pub timer: Option<TimerKey>,
     /// The connection of another core that leads to a peer which does not listen, if this core has none. Kept as long
@@ -159,6 +161,7 @@ impl Outbox {
             candidates: Vec::new(),
             resolver: None,
             failures: 0,
+            last_failure: None,
             timer: None,
             relay: None,
             way_back: false,
@@ -254,6 +257,15 @@ impl Outbox {
         match self.names.get(index as usize) {
             Some(Some(name)) => format!("{}@{}", name.name, self.describe_peer()).into(),
             _ => self.describe_peer(),
+        }
+    }
+
+    /// The same of an endpoint that has not answered: with why the way to the peer is not there, if it could not be made.
+    pub fn describe_unanswered(&self, index: u32) -> Arc<str> {
+        let target = self.describe(index);
+        match &self.last_failure {
+            Some(cause) => format!("{target} (the last attempt to connect failed: {cause})").into(),
+            None => target,
         }
     }
 

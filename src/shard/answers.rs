@@ -19,6 +19,7 @@ use crate::net::asked::Via;
 use crate::net::connection::{Connection, End, Phase};
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
+use crate::net::outbox::Outbox;
 use crate::net::pending::{Forgotten, Notify};
 use crate::net::roster::Peer;
 use crate::wire::codec::Written;
@@ -232,6 +233,15 @@ impl Shard {
 
     /// The endpoint that an ask went to, for people.
     pub fn describe(&self, via: &Via) -> Arc<str> {
+        self.describe_by(via, Outbox::describe)
+    }
+
+    /// The same of an endpoint that has not answered in time, with what is known of why.
+    pub(super) fn describe_unanswered(&self, via: &Via) -> Arc<str> {
+        self.describe_by(via, Outbox::describe_unanswered)
+    }
+
+    fn describe_by(&self, via: &Via, describe: fn(&Outbox, u32) -> Arc<str>) -> Arc<str> {
         match *via {
             Via::Env { id, .. } => {
                 let name = self.node.directory.name(id);
@@ -244,7 +254,7 @@ impl Shard {
             Via::Peer { peer, name, .. } | Via::Relayed { peer, name, .. } => {
                 let outboxes = self.outboxes.borrow();
                 let outbox = outboxes.get(peer as usize).and_then(Option::as_ref);
-                outbox.map_or_else(|| "a forgotten peer".into(), |outbox| outbox.describe(name))
+                outbox.map_or_else(|| "a forgotten peer".into(), |outbox| describe(outbox, name))
             }
         }
     }

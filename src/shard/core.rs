@@ -191,7 +191,7 @@ impl Core {
             Completion::AcceptEnded { error, .. } => self.on_accept_ended(&error),
             Completion::Connected { socket, result } => match result {
                 Ok(()) => self.shard.on_connected(connection(socket)),
-                Err(error) => self.shard.close_in_turn(connection(socket), &error.to_string(), End::Failed),
+                Err(error) => self.shard.close_in_turn(connection(socket), &not_connected(&error), End::Failed),
             },
             Completion::Closed { socket } => self.shard.on_closed(connection(socket)),
             Completion::Detached { socket, fd } => self.shard.on_detached(connection(socket), fd),
@@ -414,6 +414,15 @@ fn open(to: &DialTo) -> io::Result<(OwnedFd, SockAddr)> {
         socket.set_tcp_nodelay(true)?;
     }
     Ok((socket.into(), address))
+}
+
+/// Why a socket could not connect, and what a user may look at.
+#[cold]
+fn not_connected(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => format!("{error}; is the server started there?"),
+        _ => error.to_string(),
+    }
 }
 
 /// The other end of a socket that was accepted, which is set to send small frames at once.

@@ -124,7 +124,7 @@ impl Shard {
     /// No attempt to connect is made now: what waited for one ends with this error, and the next comes after a pause.
     fn give_up_dialling(&self, peer: u32, error: AskError) {
         if let Some(Some(outbox)) = self.outboxes.borrow_mut().get_mut(peer as usize) {
-            self.pause_dialling(outbox, peer);
+            self.pause_dialling(outbox, peer, error.to_string().into());
         }
         self.end_asks_of(peer, error);
     }
@@ -202,6 +202,7 @@ impl Shard {
             outbox.candidates = Vec::new();
             outbox.link = Link::Up(connection.id);
             outbox.failures = 0;
+            outbox.last_failure = None;
             let out = connection.writer.buffer(&mut self.spares.borrow_mut());
             let (refused, lost) = outbox.release(out, hello.max_frame, |key| self.time_left(key));
             self.count(|counters| {
@@ -268,6 +269,7 @@ impl Shard {
 
     /// No connection could be made: what waited for it ends, and the next attempt comes after a pause.
     pub fn dial_failed(&self, peer: u32, cause: &str) {
+        let cause: Arc<str> = cause.into();
         let address = {
             let mut outboxes = self.outboxes.borrow_mut();
             let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
@@ -275,21 +277,24 @@ impl Shard {
                 return self.dial_next(outbox, peer);
             }
             self.count(|counters| counters.dial_failures += 1);
-            self.pause_dialling(outbox, peer)
+            self.pause_dialling(outbox, peer, cause.clone())
         };
-        tracing::info!(target: "ringpost::connection", peer = %address, cause, "cannot connect");
-        self.end_asks_of(peer, AskError::Unreachable { peer: address, cause: cause.into() });
+        tracing::info!(target: "ringpost::connection", peer = %address, cause = &*cause, "cannot connect");
+        self.end_asks_of(peer, AskError::Unreachable { peer: address, cause });
     }
 
     /// This core has its full number of connections: what waited for another one ends, and the next attempt comes after
     /// a pause.
     pub fn dial_refused(&self, peer: u32) {
+        let queue: Arc<str> = format!("the table of connections of core {}", self.core).into();
+        let remedy = "drop all refs to peers that are not needed, or raise Config::connections";
+        let error = AskError::Overloaded { queue, remedy };
         let address = {
             let mut outboxes = self.outboxes.borrow_mut();
             let Some(Some(outbox)) = outboxes.get_mut(peer as usize) else { return };
             outbox.candidates.clear();
             self.count(|counters| counters.connections_refused += 1);
-            self.pause_dialling(outbox, peer)
+            self.pause_dialling(outbox, peer, error.to_string().into())
         };
         if let Some(untold) = self.warnings.connections_full.allow(self.clock()) {
             tracing::warn!(
@@ -299,14 +304,13 @@ impl Shard {
                 "too many connections to open another: raise Config::connections"
             );
         }
-        let queue: Arc<str> = format!("the table of connections of core {}", self.core).into();
-        let remedy = "drop all refs to peers that are not needed, or raise Config::connections";
-        self.end_asks_of(peer, AskError::Overloaded { queue, remedy });
+        self.end_asks_of(peer, error);
     }
 
     /// No connection for now: what waited for it is lost. Returns the peer's address.
-    fn pause_dialling(&self, outbox: &mut Outbox, peer: u32) -> Arc<str> {
+    fn pause_dialling(&self, outbox: &mut Outbox, peer: u32, cause: Arc<str>) -> Arc<str> {
         outbox.link = Link::Pausing;
+        outbox.last_failure = Some(cause);
         outbox.failures = outbox.failures.saturating_add(1);
         let lost = outbox.link_lost();
         self.count(|counters| counters.sends_lost += lost);

@@ -105,7 +105,7 @@ impl Shard {
             pending.waiting(key).map(|asked| (asked.via, asked.limit()))?
         };
         self.count(|counters| counters.timeouts += 1);
-        let error = AskError::Timeout { target: self.describe(&via), after, setting };
+        let error = AskError::Timeout { target: self.describe_unanswered(&via), after, setting };
         self.complete(key, Err(error));
         Some(via)
     }
