@@ -169,6 +169,12 @@ impl Directory {
         Some((slot.name.clone(), slot.place))
     }
 
+    /// The endpoints that have not ended.
+    pub fn alive(&self) -> Vec<(Arc<str>, Place)> {
+        let alive = |slot: &&Slot| slot.instances > 0;
+        self.read().slots.iter().filter(alive).map(|slot| (slot.name.clone(), slot.place)).collect()
+    }
+
     // The tables are whole after every step, so a panic of another holder does not spoil them.
     fn read(&self) -> RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)

@@ -19,7 +19,8 @@ use crate::wire::message::{Ask, Message, MessageId, OneWay};
 /// one message at a time, in the order in which they arrived; a handler that awaits keeps the next message waiting,
 /// though not the other endpoints of its core. Handlers that may be in flight together are a choice: [`HandleShared`].
 ///
-/// `on_start` runs before the first message, `on_stop` after the last, each exactly once.
+/// `on_start` runs before the first message, and `on_stop` once after the last, unless the endpoint is
+/// [ended without it](Endpoint::on_stop).
 pub trait Endpoint: Sized + 'static {
     /// Names the messages that this endpoint handles. The compiler checks that each has its handler.
     fn handlers(handlers: &mut Handlers<Self>);
@@ -31,7 +32,13 @@ pub trait Endpoint: Sized + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Runs after the last message, before the endpoint is dropped.
+    /// Runs once, after the last message that was queued when the endpoint was stopped, by whomever: itself,
+    /// [`RpcEnv::stop`](crate::RpcEnv::stop) or the shutdown of its env. The endpoint is dropped after it.
+    ///
+    /// It does not run, and the endpoint is only dropped, if `on_start` failed; if messages or this callback have not ended
+    /// at the deadline of the [shutdown](crate::RpcEnv::shutdown), or by `Config::drain` once the last handle of the env is
+    /// dropped, which is warned of by name; and if the endpoint's core ends by an error. This future is dropped where it
+    /// waits then. What must be done in any case belongs in `Drop`, which cannot await.
     fn on_stop(&mut self) -> impl Future<Output = ()> {
         std::future::ready(())
     }

@@ -1,9 +1,17 @@
 //! A core's part in the shutdown of its env.
 
+use std::fmt::Write;
 use std::io;
+use std::sync::atomic::Ordering;
 
 use super::core::Core;
-use super::node::Ending;
+use super::counters::Snapshot;
+use super::node::{Ending, Node};
+use crate::dispatch::directory::Place;
+use crate::dispatch::verifier::VERIFIER;
+
+/// Endpoints that have not ended in time and are named: enough to find the cause.
+const NAMED: usize = 8;
 
 /// How far this core has come, and told the others.
 ///
@@ -64,6 +72,9 @@ impl Core {
 
     /// Closes everything that is left.
     pub(super) fn end(&mut self) -> io::Result<()> {
+        if !self.shard.node.all_reached(Ending::Clear) {
+            self.warn_of_what_is_left();
+        }
         self.shard.settle_deferred();
         self.flush();
         // Out of here before the connections close.
@@ -74,4 +85,63 @@ impl Core {
         self.publish();
         Ok(())
     }
+}
+
+impl Core {
+    /// The deadline of the shutdown has passed: the first core that finds something left tells what all cores have,
+    /// which of the others is as old as their last turn.
+    #[cold]
+    fn warn_of_what_is_left(&mut self) {
+        self.publish();
+        let (shard, node) = (&self.shard, &self.shard.node);
+        let endpoints = endpoints_left(node);
+        let is_done = endpoints.is_empty() && shard.dispatcher.deferrals().is_empty() && shard.is_clear();
+        if is_done || node.ended_hard.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let cores = left_by_core(&node.snapshot());
+        tracing::warn!(
+            target: "ringpost::env",
+            env = node.name, %endpoints, %cores,
+            "the deadline of the shutdown has passed: what has not ended is dropped, endpoints without on_stop"
+        );
+    }
+}
+
+/// The endpoints of an env that have not ended, for people.
+fn endpoints_left(node: &Node) -> String {
+    let left: Vec<_> = node.directory.alive().into_iter().filter(|(name, _)| **name != *VERIFIER).collect();
+    let mut text = String::new();
+    for (name, place) in left.iter().take(NAMED) {
+        let comma = if text.is_empty() { "" } else { ", " };
+        // Into memory, so it does not fail.
+        let _ = match place {
+            Place::Core(core) => write!(text, "{comma}{name} on core {core}"),
+            Place::EveryCore => write!(text, "{comma}{name} on every core"),
+        };
+    }
+    if left.len() > NAMED {
+        let _ = write!(text, " and {} more", left.len() - NAMED);
+    }
+    text
+}
+
+/// What the cores of an env hold, by the names of the counters, for people.
+fn left_by_core(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    for (core, counters) in snapshot.cores.iter().chain(&snapshot.isolated).enumerate() {
+        let left = [
+            (counters.inbox_messages, "inbox_messages"),
+            (counters.deferred, "deferred"),
+            (counters.pending_asks, "pending_asks"),
+            (counters.connections, "connections"),
+        ];
+        let mut before = if text.is_empty() { format!("core {core}: ") } else { format!("; core {core}: ") };
+        for (count, what) in left.into_iter().filter(|(count, _)| *count > 0) {
+            // Into memory, so it does not fail.
+            let _ = write!(text, "{before}{count} {what}");
+            before = ", ".into();
+        }
+    }
+    text
 }

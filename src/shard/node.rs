@@ -184,6 +184,8 @@ pub struct Node {
     pub isolated: Isolated,
     /// No further work is taken.
     pub closing: AtomicBool,
+    /// The deadline of the shutdown has passed, and what was left has been told.
+    pub(super) ended_hard: AtomicBool,
     /// The file of its Unix socket, until all cores have ended.
     file: Mutex<Option<SocketFile>>,
     /// The cores whose threads have ended.
@@ -269,6 +271,7 @@ impl Node {
                 real: cores,
                 isolated: Isolated::new(),
                 closing: AtomicBool::new(false),
+                ended_hard: AtomicBool::new(false),
                 file: Mutex::default(),
                 ended: Ended::new(cores.into()),
                 config,
