@@ -248,8 +248,9 @@ fn a_flood_of_bad_connections_is_told_in_few_lines_and_counted() {
     const BAD: u64 = 1000;
     let _alone = alone();
     bounded(|| {
-        log::keep();
         let server = serve("127.0.0.1:0", config());
+        eventually(&server, "it has started", |c| c.endpoints > 0);
+        log::keep();
         let began = Instant::now();
         for _ in 0..BAD {
             let mut peer = RawPeer::connect(address(&server));
