@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::node::{Injected, random};
+use super::received::BYTES_PER_TURN;
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::call::Origin;
@@ -185,17 +186,35 @@ impl Shard {
         true
     }
 
-    /// Handles what was held back while the peer did not read; true if reading goes on.
+    /// Whether what arrives is handled.
+    pub(super) fn is_read(&self, id: ConnectionId) -> bool {
+        let reads = |c: &mut Connection| !c.paused && matches!(c.phase, Phase::Greeting | Phase::Open);
+        self.connections.borrow_mut().get(id).is_some_and(reads)
+    }
+
+    /// Handles what was held back while the peer did not read, in each turn as much as the budget for received bytes
+    /// allows; true if reading goes on.
     pub fn resume(&self, id: ConnectionId, path: &Rc<dyn ReplyPath>) -> bool {
-        let (held, since) = match self.connections.borrow_mut().get(id) {
+        let (mut held, since) = match self.connections.borrow_mut().get(id) {
             Some(connection) if connection.paused => {
                 connection.paused = false;
                 (std::mem::take(&mut connection.held), connection.held_since)
             }
             _ => return false,
         };
+        let later = held.split_off(held.len().min(BYTES_PER_TURN));
         self.read(id, &held, since, path);
-        self.connections.borrow_mut().get(id).is_some_and(|c| !c.paused && c.phase == Phase::Open)
+        if !later.is_empty()
+            && let Some(connection) = self.connections.borrow_mut().get(id).filter(|c| c.phase != Phase::Closing)
+        {
+            // Else the peer has to read first.
+            if !connection.paused {
+                self.act(Action::Resume(id));
+            }
+            connection.paused = true;
+            connection.held.extend_from_slice(&later);
+        }
+        self.is_read(id)
     }
 
     /// `last` says that nothing has come behind the hello yet.

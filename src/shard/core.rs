@@ -15,6 +15,7 @@ use super::ending::EndingProgress;
 use super::node::Injected;
 use super::placement::HandedOver;
 use super::probes::Probes;
+use super::received::{BYTES_PER_TURN, Backlog};
 use super::shard::{Action, Shard};
 use super::timeouts::Timer;
 use crate::dispatch::reply_path::ReplyPath;
@@ -69,6 +70,10 @@ pub struct Core {
     messages_per_endpoint: usize,
     /// What has come and is not handled yet.
     pub(super) completions: Vec<Completion>,
+    /// What has come and is beyond the turn's budget.
+    pub(super) backlog: Backlog,
+    /// Completions whose bytes are within the budget, whatever they are.
+    within_budget: usize,
     pub(super) probes: Probes,
     injected: VecDeque<Injected>,
     fired: Vec<u64>,
@@ -91,10 +96,12 @@ impl Core {
             resting: None,
             knows_time: false,
             messages_per_endpoint: if isolated { 1 } else { MESSAGES_PER_ENDPOINT },
+            within_budget: BYTES_PER_TURN / shard.node.config.receive_buffer_bytes as usize,
             ring,
             shard,
             listener,
             completions: Vec::with_capacity(256),
+            backlog: Backlog::default(),
             probes: Probes::default(),
             injected: VecDeque::new(),
             fired: Vec::new(),
@@ -116,7 +123,7 @@ impl Core {
             return Ok(Step::Ended);
         }
         let more = self.flush() || self.shard.executor.ready_len() > 0 || !self.shard.losses.is_empty();
-        let busy = more || self.owes_ending();
+        let busy = more || !self.backlog.is_empty() || self.owes_ending();
         // What is to be sent leaves before the bookkeeping. A core that is about to sleep sends as it does.
         if busy || !matches!(self.idle.spin_for(), SpinFor::No) {
             self.submit()?;
@@ -154,18 +161,23 @@ impl Core {
         if self.completions.is_empty() {
             self.probes.look(&mut self.ring, &mut self.completions);
         }
-        if self.completions.is_empty() && !self.ring.has_completions() {
+        let waiting = !self.backlog.is_empty();
+        if self.completions.is_empty() && !self.ring.has_completions() && !waiting {
             return false;
         }
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
-        let happened = !completions.is_empty();
-        completions.drain(..).for_each(|completion| self.on_completion(completion));
+        let happened = !completions.is_empty() || waiting;
+        if waiting || completions.len() > self.within_budget {
+            self.share_out(&mut completions);
+        } else {
+            completions.drain(..).for_each(|completion| self.on_completion(completion));
+        }
         self.completions = completions;
         happened
     }
 
-    fn on_completion(&mut self, completion: Completion) {
+    pub(super) fn on_completion(&mut self, completion: Completion) {
         match completion {
             Completion::Received { socket, chunk } => {
                 let len = chunk.len();
@@ -434,7 +446,7 @@ fn remote_of(socket: &OwnedFd) -> io::Result<Remote> {
     }
 }
 
-fn connection(socket: SocketId) -> ConnectionId {
+pub(super) fn connection(socket: SocketId) -> ConnectionId {
     ConnectionId { slot: socket.slot, generation: socket.generation }
 }
 

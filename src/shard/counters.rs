@@ -138,6 +138,8 @@ counters! {
     nodes_forgotten,
     /// Times that reading stopped since the peer did not read its answers.
     reads_paused,
+    /// Receive buffers that were handled in a later turn, since their turn had handled 128 KiB already.
+    reads_deferred,
     /// Connections closed since far too much waited for a peer that did not read.
     slow_peers_closed,
     /// Peers asked for a sign of life, having been silent (`Config::keepalive`).

@@ -27,6 +27,9 @@ pub mod node;
 mod parking_tests;
 pub mod placement;
 mod probes;
+mod received;
+#[cfg(test)]
+mod received_tests;
 pub mod relay;
 pub mod requests;
 pub mod resolver;

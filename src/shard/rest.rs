@@ -116,7 +116,7 @@ impl Core {
     }
 
     pub(super) fn something_to_do(&self) -> bool {
-        self.something_arrived() || self.ring.has_completions()
+        self.something_arrived() || self.ring.has_completions() || !self.backlog.is_empty()
     }
 
     /// Sleeps until a completion, a wake-up or a timer.
