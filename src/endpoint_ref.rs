@@ -116,7 +116,12 @@ impl EndpointRef {
     /// say.
     pub(crate) fn told(shard: &Shard, uri: &EndpointUri) -> Result<EndpointRef, LookupError> {
         let node = &shard.node;
-        let NodeAddress::Listening(address) = &uri.node else { return EndpointRef::resolve(node, uri) };
+        let address = match &uri.node {
+            NodeAddress::Listening(address) => address,
+            NodeAddress::Client(id) => {
+                return EndpointRef::resolve(node, &EndpointUri::of_client(shard.meant(*id), &uri.name));
+            }
+        };
         let address = address.to_string();
         if node.advertised.get() == Some(&address) {
             return EndpointRef::resolve(node, uri);

@@ -268,8 +268,13 @@ fn answer_with_bombs(peer: &mut RawPeer) {
         });
         let mut out = Vec::new();
         if number == 2 {
-            let typed =
-                Some(Typed { id: ChainError::ID, bytes: &[1u8; 2048][..], way_back: false, told: Told::Unknown });
+            let typed = Some(Typed {
+                id: ChainError::ID,
+                bytes: &[1u8; 2048][..],
+                way_back: false,
+                told: Told::Unknown,
+                alias: None,
+            });
             write_failure(&mut out, id, None, &Failure { code: FailureCode::Handler, text: "deep", typed });
         } else {
             let mut draft = Draft::reply(&mut out, id, None);

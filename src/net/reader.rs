@@ -213,6 +213,7 @@ mod tests {
             advertised: None,
             token: None,
             outbox: None,
+            given: None,
         };
         hello.encode(&mut out);
         for (i, &size) in sizes.iter().enumerate() {

@@ -163,6 +163,7 @@ mod tests {
             advertised: None,
             token: None,
             outbox: None,
+            given: None,
         };
         let remote = remote.parse().map_or(Remote::Unix, Remote::Tcp);
         let connection = ConnectionId { slot: 0, generation: 0 };

@@ -1,105 +1,21 @@
 //! Who is connected to this env: looked at when connections come and go, never on the path of a message.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::connected::Inner;
+pub use super::connected::Peer;
 use super::connection_id::ConnectionId;
 use super::fences::Fences;
+use super::node_ids::is_given;
 use super::remote::Remote;
 use crate::wire::handshake::{Hello, Token};
+use crate::wire::told::Alias;
 
 /// Expired identities that one connection removes, at most: as it comes or goes.
 const PURGE: usize = 64;
-
-/// The other side of one connection: a node, as it introduced itself.
-///
-/// Cheap to clone and usable anywhere. Two are equal if they mean the same connection; compare
-/// [`node_id`](Peer::node_id)s to see whether two connections lead to the same node. Name and address are what the peer
-/// says about itself; they are not verified.
-#[derive(Clone)]
-pub struct Peer(Arc<Inner>);
-
-struct Inner {
-    name: String,
-    advertised: Option<String>,
-    remote: Remote,
-    node: u64,
-    identity: Identity,
-    number: u64,
-    /// The outbox of the peer that it serves.
-    outbox: Option<u64>,
-    of_node: Arc<AtomicUsize>,
-}
-
-impl Peer {
-    /// The name of its env.
-    pub fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    /// Where it listens, as it advertises it; none for a node in client mode.
-    pub fn address(&self) -> Option<&str> {
-        self.0.advertised.as_deref()
-    }
-
-    /// Its end of the connection. For a peer that connected to this env that is not where it listens.
-    pub fn remote(&self) -> Remote {
-        self.0.remote
-    }
-
-    /// A random number that tells one run of an env from all others, so it serves as the node's identity. It is the
-    /// number that the node has chosen, and that refs to it carry, if the node connected here first with that number:
-    /// whoever claims it beside or after that node, and does not have its token, is another node and gets a number of
-    /// its own.
-    pub fn node_id(&self) -> u64 {
-        self.0.node
-    }
-
-    /// Number of the connection, unique in this run of this env.
-    pub fn connection(&self) -> u64 {
-        self.0.number
-    }
-
-    /// How many connections this env has with that node now, on all cores and in both directions. Once it has been 0 it
-    /// stays so: if the node comes back, its new peers count anew.
-    pub fn connections(&self) -> usize {
-        self.0.of_node.load(Ordering::Relaxed)
-    }
-}
-
-impl PartialEq for Peer {
-    fn eq(&self, other: &Peer) -> bool {
-        // The numbers of two envs of one process may be the same.
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for Peer {}
-
-impl Hash for Peer {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.number.hash(state);
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.advertised {
-            Some(address) => write!(f, "{:?} at {address}", self.0.name),
-            None => write!(f, "{:?} ({:016x}) from {}", self.0.name, self.0.node, self.0.remote),
-        }
-    }
-}
-
-impl fmt::Debug for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Peer({self}, connection {})", self.0.number)
-    }
-}
 
 /// A connection over which a node can be asked that listens nowhere.
 #[derive(Debug)]
@@ -145,7 +61,7 @@ pub struct Arrival<'a> {
     pub accepted: bool,
     /// The time, in nanoseconds of the clock of all cores.
     pub now: u64,
-    /// A random number: the id of the node if it cannot have the one that it claims.
+    /// The id of the node if it cannot have the one that it claims: the same for the same token, else a random one.
     pub fresh: u64,
 }
 
@@ -162,6 +78,10 @@ pub struct Arrived {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Superseded;
 
+/// A connection has ended, and its place has been used again since.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Forgotten;
+
 /// All connections of an env whose hello has arrived.
 ///
 /// The first node that connects with an incarnation has it as its id from then on, for as long as it is connected or
@@ -176,7 +96,7 @@ pub struct Roster {
 
 /// By what a node is recognised.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Identity {
+pub(super) enum Identity {
     /// It came first with this incarnation.
     First(u64),
     /// It claims an incarnation that is another node's, and brings a token.
@@ -191,8 +111,12 @@ enum Identity {
 struct Table {
     peers: HashMap<(u16, ConnectionId), Peer>,
     nodes: HashMap<Identity, Node>,
-    /// Those that have another id than the incarnation that they claim.
+    /// By the ids that this env has given: those that have another id than the incarnation that they claim, and those
+    /// that would have.
     others: HashMap<u64, Identity>,
+    /// By core and place, the last connection there in whose words an id means another node than here. What a
+    /// connection has brought may be decoded after its end.
+    aliases: HashMap<(u16, u32), (ConnectionId, Alias)>,
     /// The incarnations of those that have left and are remembered, by when that was.
     absent: BTreeSet<(u64, u64)>,
     last: u64,
@@ -201,6 +125,8 @@ struct Table {
 #[derive(Debug)]
 struct Node {
     id: u64,
+    /// The id that it was given, or would have been.
+    given: Option<u64>,
     token: Option<Token>,
     listens: bool,
     /// How many connections it has, and when it lost the last one if it has none.
@@ -241,7 +167,7 @@ impl Roster {
         table.last += 1;
         let number = table.last;
         let (identity, id) = table.identify(arrival);
-        let node = table.node(identity, id, hello);
+        let node = table.node(identity, id, arrival);
         let mut displaced = None;
         // Without a token anybody could displace anybody.
         if let (true, Some(tag), Some(_)) = (accepted, hello.outbox, hello.token) {
@@ -268,6 +194,12 @@ impl Roster {
             let route = Route { core, connection, node: text, open: AtomicBool::new(true) };
             node.routes.insert((core, number), Arc::new(route));
         }
+        let alias = match accepted {
+            true if node.id != hello.incarnation => Some(Alias { id: hello.incarnation, means: Some(node.id) }),
+            true => None,
+            // Only the acceptor knows which id it has given to this env.
+            false => hello.given.map(|id| Alias { id, means: None }),
+        };
         let peer = Peer(Arc::new(Inner {
             name: hello.name.clone(),
             advertised: hello.advertised.clone(),
@@ -276,8 +208,12 @@ impl Roster {
             identity,
             number,
             outbox: hello.outbox.map(|tag| tag.id),
+            alias,
             of_node: node.connections.clone(),
         }));
+        if let Some(alias) = alias {
+            table.aliases.insert((core, connection.slot), (connection, alias));
+        }
         table.peers.insert((core, connection), peer.clone());
         Ok(Arrived { peer, displaced })
     }
@@ -314,8 +250,7 @@ impl Roster {
                 true
             }
             (_, token) => {
-                table.others.remove(&node.id);
-                table.nodes.remove(&identity);
+                table.forget(identity);
                 token.is_none() || !matches!(identity, Identity::First(_))
             }
         }
@@ -331,6 +266,19 @@ impl Roster {
     /// The peer behind a connection that is open.
     pub fn peer(&self, core: u16, connection: ConnectionId) -> Option<Peer> {
         self.lock().peers.get(&(core, connection)).cloned()
+    }
+
+    /// The id that means another node in what has come over a connection than here. The connection may have ended.
+    ///
+    /// # Errors
+    /// Nobody knows any more.
+    pub fn alias_of(&self, core: u16, connection: ConnectionId) -> Result<Option<Alias>, Forgotten> {
+        let table = self.lock();
+        match table.aliases.get(&(core, connection.slot)) {
+            Some((last, alias)) if *last == connection => Ok(Some(*alias)),
+            Some(_) if !table.peers.contains_key(&(core, connection)) => Err(Forgotten),
+            _ => Ok(None),
+        }
     }
 
     /// A way to the node with this id: the oldest connection of `core`, or of another core if it has none.
@@ -363,20 +311,29 @@ impl Table {
     /// Which node has arrived, and the id that it has or gets.
     fn identify(&self, arrival: &Arrival<'_>) -> (Identity, u64) {
         let (incarnation, token) = (arrival.hello.incarnation, arrival.hello.token);
+        if let (true, Some(token)) = (arrival.accepted, token) {
+            // It stays another one than the first, who may have been forgotten since. An id that was given is for
+            // nobody to claim.
+            let other = Identity::Other(incarnation, token);
+            if is_given(incarnation) || self.nodes.contains_key(&other) {
+                return (other, arrival.fresh);
+            }
+        }
         let first = self.nodes.get(&Identity::First(incarnation));
         match (first, token) {
             // Nobody that was dialled is a node that listens nowhere.
             (Some(first), _) if !arrival.accepted && !first.listens => (Identity::Unknown(self.last), arrival.fresh),
             _ if !arrival.accepted => (Identity::Dialled(incarnation), incarnation),
-            (None, _) => (Identity::First(incarnation), incarnation),
+            (None, _) if !is_given(incarnation) => (Identity::First(incarnation), incarnation),
             (Some(first), Some(_)) if first.token == token => (Identity::First(incarnation), incarnation),
-            (Some(_), Some(token)) => (Identity::Other(incarnation, token), arrival.fresh),
-            (Some(_), None) => (Identity::Unknown(self.last), arrival.fresh),
+            (_, Some(token)) => (Identity::Other(incarnation, token), arrival.fresh),
+            (_, None) => (Identity::Unknown(self.last), arrival.fresh),
         }
     }
 
     /// The node with this identity; a new one gets this id.
-    fn node(&mut self, identity: Identity, id: u64, hello: &Hello) -> &mut Node {
+    fn node(&mut self, identity: Identity, id: u64, arrival: &Arrival<'_>) -> &mut Node {
+        let hello = arrival.hello;
         let listens = hello.advertised.is_some();
         // Connections in both directions count together, if the node listens.
         let twin = match identity {
@@ -387,6 +344,7 @@ impl Table {
         let counter = twin.filter(|twin| twin.open > 0).map(|twin| twin.connections.clone());
         let node = self.nodes.entry(identity).or_insert_with(|| Node {
             id,
+            given: Some(arrival.fresh).filter(|id| is_given(*id) && arrival.accepted && hello.token.is_some()),
             token: hello.token,
             listens,
             open: 0,
@@ -404,8 +362,21 @@ impl Table {
                 Identity::Other(..) | Identity::Unknown(_) => drop(self.others.insert(id, identity)),
                 Identity::Dialled(_) => {}
             }
+            // Refs to it may carry the id that it had while another node had its incarnation.
+            if let Some(given) = node.given {
+                self.others.insert(given, identity);
+            }
         }
         node
+    }
+
+    /// Forgets a node without connections.
+    fn forget(&mut self, identity: Identity) {
+        if let Some(node) = self.nodes.remove(&identity) {
+            for id in [Some(node.id), node.given].into_iter().flatten() {
+                self.others.remove(&id);
+            }
+        }
     }
 
     /// Forgets those that left long ago.
@@ -414,8 +385,9 @@ impl Table {
         for _ in 0..PURGE {
             match self.absent.first() {
                 Some((left, incarnation)) if left.saturating_add(memory) <= now => {
-                    self.nodes.remove(&Identity::First(*incarnation));
+                    let identity = Identity::First(*incarnation);
                     self.absent.pop_first();
+                    self.forget(identity);
                 }
                 _ => return,
             }

@@ -18,6 +18,7 @@ fn hello(incarnation: u64) -> Hello {
         advertised: None,
         token: None,
         outbox: None,
+        given: None,
     }
 }
 
@@ -150,4 +151,57 @@ fn connections_in_both_directions_count_for_a_node_that_listens_alone() {
     let client = arrive(&roster, 0, 3, &known(43, 1, (1, 1)), 0).unwrap().peer;
     let claims = dial(&roster, 4, &listens(hello(43)));
     assert_eq!((client.node_id(), claims.node_id(), client.connections()), (43, 1004, 1));
+}
+
+#[test]
+fn an_id_that_was_given_is_for_nobody_to_claim_and_leads_to_its_node_whatever_id_that_has_by_now() {
+    const GIVEN: u64 = 1 << 63 | 5;
+    let roster = roster();
+    let arrive = |slot, hello: &Hello, now, fresh| {
+        let (connection, remote) = (id(slot), Remote::Unix);
+        roster
+            .enter(&Arrival { core: 0, connection, remote, hello, accepted: true, now, fresh })
+            .unwrap()
+            .peer
+            .node_id()
+    };
+    let other = |outbox| known(42, 2, (outbox, 1));
+    assert_eq!(arrive(1, &known(42, 1, (1, 1)), 0, GIVEN + 1), 42);
+    assert_eq!(arrive(2, &other(1), 0, GIVEN), GIVEN);
+    assert!(roster.leave(0, id(1), 0));
+    assert_eq!(arrive(3, &other(2), 200, GIVEN), GIVEN, "it stays the other one though the first is forgotten");
+    assert_eq!(arrive(4, &known(GIVEN, 3, (1, 1)), 200, GIVEN + 2), GIVEN + 2);
+    assert_eq!(arrive(5, &hello(GIVEN), 200, GIVEN + 3), GIVEN + 3);
+    assert_eq!(over(&roster, GIVEN, 0), Some((0, 2)));
+    assert!(roster.leave(0, id(2), 200) && roster.leave(0, id(3), 200));
+    assert_eq!(over(&roster, GIVEN, 0), None);
+    assert_eq!(arrive(6, &other(3), 200, GIVEN), 42, "the first one by now");
+    assert_eq!([42, GIVEN].map(|node| over(&roster, node, 0)), [Some((0, 6)), Some((0, 6))]);
+    assert!([4, 5, 6].into_iter().all(|slot| roster.leave(0, id(slot), 200)));
+    assert!(arrive(7, &hello(7), 400, GIVEN + 4) == 7 && roster.leave(0, id(7), 400));
+    let table = roster.lock();
+    assert_eq!((table.nodes.len(), table.others.len()), (0, 0), "all is forgotten");
+}
+
+#[test]
+fn the_ids_in_what_a_connection_has_brought_are_understood_after_its_end_until_its_place_is_used_again() {
+    let roster = roster();
+    let at = |slot, generation| ConnectionId { slot, generation };
+    let arrive = |connection, hello: &Hello, accepted, fresh| {
+        roster.enter(&Arrival { core: 1, connection, remote: Remote::Unix, hello, accepted, now: 0, fresh }).unwrap();
+    };
+    arrive(at(1, 0), &hello(42), true, 1001);
+    arrive(at(2, 0), &hello(42), true, 1002);
+    arrive(at(3, 0), &Hello { given: Some(1003), ..hello(43) }, false, 1009);
+    let alias = |id, means| Ok(Some(Alias { id, means }));
+    let understood = || [1, 2, 3].map(|slot| roster.alias_of(1, at(slot, 0)));
+    assert_eq!(understood(), [Ok(None), alias(42, Some(1002)), alias(1003, None)]);
+    assert!([1, 2, 3].into_iter().all(|slot| roster.leave(1, at(slot, 0), 0)));
+    assert_eq!(understood(), [Ok(None), alias(42, Some(1002)), alias(1003, None)]);
+    arrive(at(1, 1), &hello(44), true, 1004);
+    arrive(at(2, 1), &hello(45), true, 1005);
+    assert_eq!(understood(), [Ok(None), alias(42, Some(1002)), alias(1003, None)], "the next there is as it says");
+    arrive(at(3, 1), &hello(44), true, 1006);
+    assert_eq!(understood(), [Ok(None), alias(42, Some(1002)), Err(Forgotten)]);
+    assert_eq!(roster.alias_of(1, at(2, 1)), Ok(None));
 }

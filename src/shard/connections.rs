@@ -12,9 +12,10 @@ use crate::dispatch::event::Event;
 use crate::dispatch::reply_path::ReplyPath;
 use crate::net::connection::{Connection, End, Phase, Role};
 use crate::net::connection_id::ConnectionId;
+use crate::net::node_ids;
 use crate::net::reader::{ProtocolError, Reader};
 use crate::net::remote::Remote;
-use crate::net::roster::{Arrival, Arrived};
+use crate::net::roster::{Arrival, Arrived, Peer};
 use crate::wire::frame::Frame;
 use crate::wire::handshake::{Hello, HelloError, VERSION};
 
@@ -83,9 +84,11 @@ impl Shard {
             advertised: self.node.advertised.get().cloned(),
             token: None,
             outbox: None,
+            given: None,
         };
-        if let Role::Dialled { peer } = connection.role {
-            self.introduce(&mut hello, peer, connection.remote);
+        match connection.role {
+            Role::Dialled { peer } => self.introduce(&mut hello, peer, connection.remote),
+            Role::Accepted => hello.given = connection.peer.as_ref().and_then(Peer::given),
         }
         hello.encode(connection.writer.buffer(&mut self.spares.borrow_mut()));
         self.mark_dirty(connection);
@@ -239,7 +242,10 @@ impl Shard {
             hello,
             accepted: connection.role == Role::Accepted,
             now: self.clock(),
-            fresh: random(),
+            fresh: match hello.token {
+                Some(token) => self.node.tokens.id_for(hello.incarnation, token),
+                None => node_ids::given(random()),
+            },
         };
         let Ok(Arrived { peer, displaced }) = self.node.roster.enter(&arrival) else {
             drop(connections);

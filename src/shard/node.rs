@@ -24,6 +24,7 @@ use crate::executor::waker::RemoteWake;
 use crate::mesh::injector::{Injector, PushError};
 use crate::mesh::lane::LaneReceiver;
 use crate::mesh::park::ParkFlag;
+use crate::net::node_ids;
 use crate::net::peer::{NameClass, Peers};
 use crate::net::ref_policy::RefPolicy;
 use crate::net::roster::{Memory, Roster};
@@ -249,7 +250,7 @@ impl Node {
                 id,
                 name,
                 capabilities,
-                incarnation: random(),
+                incarnation: node_ids::chosen(random()),
                 advertised: OnceLock::new(),
                 directory: Arc::default(),
                 roster: Roster::new(

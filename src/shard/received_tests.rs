@@ -57,6 +57,7 @@ impl Scene {
             advertised: None,
             token: None,
             outbox: None,
+            given: None,
         }
         .encode(&mut hello);
         peer.write_all(&hello).unwrap();
@@ -179,6 +180,7 @@ fn what_was_held_back_is_handled_by_a_turns_budget_at_a_time() {
         advertised: None,
         token: None,
         outbox: None,
+        given: None,
     }
     .encode(&mut connection.held);
     connection.held.extend_from_slice(&PING.repeat(20_000));

@@ -18,7 +18,7 @@ use crate::net::outbox::Link;
 use crate::wire::codec::CodecError;
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{EndpointId, Frame, RequestHead, Resolved, Route, Target, core_of_key};
-use crate::wire::told::Told;
+use crate::wire::told::{Alias, Told};
 
 impl Shard {
     /// Handles one frame of a connection that arrived at the time `arrived`; `near` says that its peer is of this
@@ -63,8 +63,9 @@ impl Shard {
                     FailureCode::NoEndpoint | FailureCode::Stopped => self.forget_resolved(&via),
                     _ => self.note_resolved(&via, resolved),
                 }
-                if let Some(typed) = failure.typed.as_mut().filter(|_| near) {
-                    typed.told = Told::Near;
+                if let Some(typed) = &mut failure.typed {
+                    typed.told = if near { Told::Near } else { Told::Unknown };
+                    typed.alias = self.alias_of(id);
                 }
                 self.fail(key, &failure);
             }
@@ -73,6 +74,12 @@ impl Shard {
             Frame::Ping => self.on_ping(id),
             Frame::Pong | Frame::Skipped => {}
         }
+    }
+
+    /// The node id that means another node in what comes over this connection.
+    #[cold]
+    fn alias_of(&self, id: ConnectionId) -> Option<Alias> {
+        self.connections.borrow_mut().get(id)?.peer.as_ref()?.alias()
     }
 
     #[cold]

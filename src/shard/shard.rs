@@ -25,11 +25,12 @@ use crate::executor::timers::TimerWheel;
 use crate::net::connection::{Connections, End, Phase};
 use crate::net::connection_id::ConnectionId;
 use crate::net::errors::AskError;
+use crate::net::node_ids::NOBODY;
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
 use crate::net::ref_policy::Verdict;
 use crate::net::remote::DialTo;
-use crate::net::roster::Peer;
+use crate::net::roster::{Forgotten, Peer};
 use crate::net::writer::Spares;
 use crate::ring::stack_floor;
 use crate::wire::failure::{FailureCode, panicked_with};
@@ -193,8 +194,8 @@ impl Shard {
     /// is not known if it has gone, if it told an error, or if a user's own code decodes.
     pub fn judge_told(&self, address: &str) -> Verdict {
         let (peer, near) = match (told::decoding(), teller()) {
-            (Some(Told::Own), _) => return Verdict::Allowed { inward: true },
-            (Some(told), _) => (None, told == Told::Near),
+            (Some((Told::Own, _)), _) => return Verdict::Allowed { inward: true },
+            (Some((told, _)), _) => (None, told == Told::Near),
             (None, Some(Teller { origin: Origin::Peer(connection), near })) => {
                 (ReplyPath::peer(self, self.core, connection), near)
             }
@@ -208,6 +209,26 @@ impl Shard {
             self.note_forbidden(address, peer.as_ref());
         }
         verdict
+    }
+
+    /// The id that the node has here whose id was told by whose message, reply or error is being decoded: what a node
+    /// calls itself means that node, whoever else has the id here.
+    pub fn meant(&self, id: u64) -> u64 {
+        let alias = match (told::decoding(), teller()) {
+            (Some((_, alias)), _) => Ok(alias),
+            (None, Some(Teller { origin: Origin::Peer(connection), .. })) => {
+                self.node.roster.alias_of(self.core, connection)
+            }
+            (None, Some(Teller { origin: Origin::Passed { core, connection }, .. })) => {
+                self.node.roster.alias_of(core, connection)
+            }
+            (None, _) => Ok(None),
+        };
+        match alias {
+            Ok(Some(alias)) if alias.id == id => alias.means.unwrap_or(self.node.incarnation),
+            Ok(_) => id,
+            Err(Forgotten) => NOBODY,
+        }
     }
 
     /// Notes something for the core to do at the end of the turn.

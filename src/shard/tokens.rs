@@ -4,6 +4,7 @@
 use std::hash::SipHasher;
 use std::hash::{Hash, Hasher};
 
+use crate::net::node_ids;
 use crate::ring::random;
 use crate::wire::handshake::Token;
 
@@ -12,29 +13,36 @@ use crate::wire::handshake::Token;
 /// Each is a keyed hash of the address, under a key that never leaves the node. So no two acceptors can act for the
 /// node at each other, all cores show the same token at once, and nothing has to be kept however many addresses there
 /// are.
-pub(super) struct Tokens([u64; 4]);
+pub(super) struct Tokens([u64; 6]);
 
 impl Tokens {
     /// With a new key from the random source of the operating system.
     pub(super) fn new() -> Tokens {
-        Tokens([(); 4].map(|()| random()))
+        Tokens([(); 6].map(|()| random()))
     }
 
     /// The token for an acceptor at this address.
     pub(super) fn of(&self, address: &str) -> Token {
-        let [a, b, c, d] = self.0;
+        let [a, b, c, d, ..] = self.0;
         let halves = [hash(a, b, address), hash(c, d, address)];
         let mut token = [0; 16];
         token[..8].copy_from_slice(&halves[0].to_le_bytes());
         token[8..].copy_from_slice(&halves[1].to_le_bytes());
         Token(token)
     }
+
+    /// The id that this node gives to another one that shows this token, if it cannot have the incarnation that it
+    /// claims: always the same, so that nothing has to be kept either.
+    pub(super) fn id_for(&self, incarnation: u64, token: Token) -> u64 {
+        let [.., e, f] = self.0;
+        node_ids::given(hash(e, f, &(incarnation, token)))
+    }
 }
 
 #[expect(deprecated, reason = "as above")]
-fn hash(key: u64, more: u64, address: &str) -> u64 {
+fn hash<T: Hash + ?Sized>(key: u64, more: u64, value: &T) -> u64 {
     let mut hasher = SipHasher::new_with_keys(key, more);
-    address.hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
 }
 

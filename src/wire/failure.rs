@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, CodecError, Written};
 use super::limits::DecodeLimits;
 use super::message::MessageId;
-use super::told::{Told, decode_as, encode_own};
+use super::told::{Alias, Told, decode_as, encode_own};
 
 /// Most bytes that a typed error may have.
 pub const MAX_TYPED: usize = 2048;
@@ -95,6 +95,9 @@ pub struct Typed<B> {
     /// Who told it: how far its refs are trusted. Does not travel, and makes no difference between two errors.
     #[serde(skip)]
     pub told: Told,
+    /// The node id that means another node in its refs than here. Does not travel, and makes no difference either.
+    #[serde(skip)]
+    pub alias: Option<Alias>,
 }
 
 impl<B: PartialEq> PartialEq for Typed<B> {
@@ -127,15 +130,22 @@ impl OwnedFailure {
     }
 }
 
+impl<B> Typed<B> {
+    /// The same, in other bytes.
+    fn with<C>(&self, bytes: C) -> Typed<C> {
+        Typed { id: self.id, bytes, way_back: self.way_back, told: self.told, alias: self.alias }
+    }
+}
+
 impl Typed<&[u8]> {
     fn to_boxed(self) -> Box<Typed<Vec<u8>>> {
-        Box::new(Typed { id: self.id, bytes: self.bytes.to_vec(), way_back: self.way_back, told: self.told })
+        Box::new(self.with(self.bytes.to_vec()))
     }
 }
 
 impl Typed<Vec<u8>> {
     fn as_slice(&self) -> Typed<&[u8]> {
-        Typed { id: self.id, bytes: &self.bytes, way_back: self.way_back, told: self.told }
+        self.with(&self.bytes)
     }
 }
 
@@ -173,7 +183,8 @@ impl HandlerError {
         let told = HandlerError::from(error);
         match encoded {
             Ok(Written { way_back }) => {
-                HandlerError { typed: Some(Box::new(Typed { id: E::ID, bytes, way_back, told: by })), ..told }
+                let typed = Typed { id: E::ID, bytes, way_back, told: by, alias: None };
+                HandlerError { typed: Some(Box::new(typed)), ..told }
             }
             Err(problem) => HandlerError::new(format!("{} ({} is told as text only: {problem})", told.text, E::NAME)),
         }
@@ -187,7 +198,7 @@ impl HandlerError {
                 tracing::warn!(target: "ringpost::endpoint", kind = E::NAME, %error, "a typed error could not be decoded");
             }
         };
-        decode_as(typed.told, || codec::decode_within(&typed.bytes, limits)).inspect_err(beyond).ok()
+        decode_as(typed.told, typed.alias, || codec::decode_within(&typed.bytes, limits)).inspect_err(beyond).ok()
     }
 
     /// The error that was told with this failure.

@@ -484,6 +484,7 @@ fn take_typed(behind: &[u8]) -> Option<Typed<&[u8]>> {
         bytes,
         way_back: false,
         told: Told::Unknown,
+        alias: None,
     })
 }
 

@@ -42,8 +42,8 @@ fn answers_survive_the_trip() {
 
         for typed in [
             None,
-            Some(Typed { id: 0xfeed, bytes: &[1u8, 2, 3][..], way_back: false, told: Told::Unknown }),
-            Some(Typed { id: 0, bytes: &[], way_back: false, told: Told::Unknown }),
+            Some(Typed { id: 0xfeed, bytes: &[1u8, 2, 3][..], way_back: false, told: Told::Unknown, alias: None }),
+            Some(Typed { id: 0, bytes: &[], way_back: false, told: Told::Unknown, alias: None }),
         ] {
             let mut out = Vec::new();
             let failure = Failure { code: FailureCode::Handler, text: "no", typed };
@@ -64,7 +64,8 @@ fn a_failure_fits_the_smallest_limit_whatever_its_text() {
         for resolved in [None, Some(Resolved { endpoint: EndpointId(1), core: None })] {
             for size in [None, Some(0), Some(MAX_TYPED)] {
                 let bytes = vec![9; size.unwrap_or(0)];
-                let typed = size.map(|_| Typed { id: 5, bytes: &bytes[..], way_back: false, told: Told::Unknown });
+                let typed =
+                    size.map(|_| Typed { id: 5, bytes: &bytes[..], way_back: false, told: Told::Unknown, alias: None });
                 let mut out = vec![7; 9];
                 write_failure(&mut out, 8, resolved, &Failure { code: FailureCode::Handler, text: &text, typed });
                 assert!(out.len() - 9 <= MAX_FAILURE);
@@ -140,7 +141,7 @@ fn every_cut_and_every_flipped_byte_is_an_error_or_another_frame_but_no_panic() 
     let whole = request(head, b"payload");
     let mut failure = Vec::new();
     let resolved = Some(Resolved { endpoint: EndpointId(1), core: None });
-    let typed = Some(Typed { id: 5, bytes: &[6u8; 7][..], way_back: false, told: Told::Unknown });
+    let typed = Some(Typed { id: 5, bytes: &[6u8; 7][..], way_back: false, told: Told::Unknown, alias: None });
     write_failure(&mut failure, 8, resolved, &Failure { code: FailureCode::Handler, text: "text", typed });
     for frame in [whole, failure] {
         for cut in 0..frame.len() {

@@ -18,6 +18,8 @@ pub const MAX_HELLO: usize = 4096;
 const TOKEN: u16 = 1;
 /// Type of the feature record with the dialler's [`OutboxTag`].
 const OUTBOX: u16 = 2;
+/// Type of the feature record with the id that the acceptor has given to the dialler.
+const GIVEN: u16 = 3;
 /// The fixed part of a hello: magic, length, versions, limits, incarnation and string lengths.
 const FIXED: usize = 40;
 
@@ -63,6 +65,9 @@ pub struct Hello {
     pub token: Option<Token>,
     /// The outbox that the dialler has opened the connection for; none in an answer.
     pub outbox: Option<OutboxTag>,
+    /// The id that the acceptor has given to the dialler, since it is not the dialler's incarnation; none in a
+    /// dialler's hello.
+    pub given: Option<u64>,
 }
 
 /// Why bytes are no hello, or none that this node can work with.
@@ -132,6 +137,9 @@ impl Hello {
         if let Some(outbox) = self.outbox {
             write_feature(&mut features, OUTBOX, &[outbox.id.to_le_bytes(), outbox.ordinal.to_le_bytes()].concat());
         }
+        if let Some(given) = self.given {
+            write_feature(&mut features, GIVEN, &given.to_le_bytes());
+        }
         let length = FIXED + name.len() + advertised.len() + features.len();
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&(length as u16).to_le_bytes());
@@ -194,6 +202,7 @@ impl Hello {
             advertised: Some(advertised).filter(|address| !address.is_empty()),
             token: features.token,
             outbox: features.outbox,
+            given: features.given,
         };
         Ok(Some((hello, length)))
     }
@@ -204,6 +213,7 @@ impl Hello {
 struct Features {
     token: Option<Token>,
     outbox: Option<OutboxTag>,
+    given: Option<u64>,
 }
 
 fn write_feature(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
@@ -221,11 +231,12 @@ fn read_features(mut records: &[u8]) -> Result<Features, HelloError> {
         let length = u16::from_le_bytes([head[2], head[3]]) as usize;
         let (value, rest) = rest.split_at_checked(length).ok_or(bad)?;
         match u16::from_le_bytes([head[0], head[1]]) {
-            TOKEN => features.token = Some(Token(sixteen(value)?)),
+            TOKEN => features.token = Some(Token(sized(value)?)),
             OUTBOX => {
-                let both = u128::from_le_bytes(sixteen(value)?);
+                let both = u128::from_le_bytes(sized(value)?);
                 features.outbox = Some(OutboxTag { id: both as u64, ordinal: (both >> 64) as u64 });
             }
+            GIVEN => features.given = Some(u64::from_le_bytes(sized(value)?)),
             _ => {}
         }
         records = rest;
@@ -233,8 +244,8 @@ fn read_features(mut records: &[u8]) -> Result<Features, HelloError> {
     Ok(features)
 }
 
-fn sixteen(value: &[u8]) -> Result<[u8; 16], HelloError> {
-    value.try_into().map_err(|_| HelloError::Malformed("a token or outbox record is not 16 bytes long"))
+fn sized<const SIZE: usize>(value: &[u8]) -> Result<[u8; SIZE], HelloError> {
+    value.try_into().map_err(|_| HelloError::Malformed("a feature record has another length than its type"))
 }
 
 #[cfg(test)]
@@ -252,6 +263,7 @@ mod tests {
             advertised: Some("127.0.0.1:7077".into()),
             token: Some(Token([7; 16])),
             outbox: Some(OutboxTag { id: 5, ordinal: 9 }),
+            given: None,
         }
     }
 
@@ -263,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_hello_survives_the_trip_whole_and_in_pieces() {
-        let answer = Hello { token: None, outbox: None, ..hello() };
+        let answer = Hello { token: None, outbox: None, given: Some(1 << 63 | 7), ..hello() };
         for hello in [hello(), answer, Hello { wanted_core: None, advertised: None, name: String::new(), ..hello() }] {
             let mut all = bytes(&hello);
             let length = all.len();
@@ -307,6 +319,15 @@ mod tests {
             short[at] = 15;
             assert!(matches!(Hello::decode(&short), Err(HelloError::Malformed(_))), "{at}");
         }
+    }
+
+    #[test]
+    fn an_acceptor_gives_an_id_in_these_bytes_and_no_others() {
+        let answer = Hello { given: Some(0x8877_6655_4433_2211), token: None, outbox: None, ..hello() };
+        let mut all = bytes(&Hello { name: String::new(), advertised: None, ..answer });
+        assert_eq!((all[8], &all[40..]), (52, &[3, 0, 8, 0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88][..]));
+        all[42] = 7;
+        assert!(matches!(Hello::decode(&all), Err(HelloError::Malformed(_))));
     }
 
     #[test]

@@ -15,23 +15,32 @@ pub enum Told {
     Own,
 }
 
+/// A node id that means another node here than where it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// The id as it is written.
+    pub id: u64,
+    /// The id that the node has here; none if it is this node.
+    pub means: Option<u64>,
+}
+
 thread_local! {
-    /// The error that is being decoded.
-    static DECODING: Cell<Option<Told>> = const { Cell::new(None) };
+    /// Who told the error that is being decoded, and the id that means another node there.
+    static DECODING: Cell<Option<(Told, Option<Alias>)>> = const { Cell::new(None) };
     /// Calls of [`note_reserve`].
     static RESERVES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Decodes an error that was told like this. A panic in there is kept by the codec.
-pub fn decode_as<R>(told: Told, decode: impl FnOnce() -> R) -> R {
-    let before = DECODING.replace(Some(told));
+pub fn decode_as<R>(told: Told, alias: Option<Alias>, decode: impl FnOnce() -> R) -> R {
+    let before = DECODING.replace(Some((told, alias)));
     let decoded = decode();
     DECODING.set(before);
     decoded
 }
 
-/// Who told the error that is being decoded on this thread, if one is.
-pub fn decoding() -> Option<Told> {
+/// Who told the error that is being decoded on this thread, if one is, and the id that means another node there.
+pub fn decoding() -> Option<(Told, Option<Alias>)> {
     DECODING.get()
 }
 

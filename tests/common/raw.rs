@@ -29,6 +29,7 @@ pub(crate) fn introduction() -> Hello {
         advertised: None,
         token: None,
         outbox: None,
+        given: None,
     }
 }
 
