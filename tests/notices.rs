@@ -121,7 +121,7 @@ fn place(scene: &Scene) -> (EndpointRef, Receiver<String>) {
 
 /// How the log names the sender: the asking env, or core 0 of the same one.
 fn sender(scene: &Scene) -> &'static str {
-    if scene.distance.is_remote() { "peer=\"\\\"asker\\\"" } else { "peer=\"core 0\"" }
+    if scene.distance.is_remote() { "peer=\"asker\" (" } else { "peer=core 0 " }
 }
 
 /// The lines with this text, each of which names the endpoint, its env and the sender.
@@ -311,28 +311,44 @@ fn log_calls(source: &str) -> impl Iterator<Item = &str> {
     calls.filter_map(move |call| levels.iter().find_map(|level| call.strip_prefix(level))).map(str::trim_start)
 }
 
-fn check_targets(folder: &std::path::Path) -> usize {
+/// Has each call of `tracing` in the library judged; true if it is as it should be.
+fn check_calls(folder: &std::path::Path, judge: fn(&str) -> bool) -> usize {
     let mut calls = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            calls += check_targets(&path);
+            calls += check_calls(&path, judge);
             continue;
         }
         let source = std::fs::read_to_string(&path).unwrap();
         for call in log_calls(&source) {
-            let targets =
-                ["env", "core", "connection", "endpoint"].map(|name| format!("target: \"ringpost::{name}\","));
-            let known = call.starts_with("target: TARGET,") || targets.iter().any(|target| call.starts_with(target));
-            assert!(known, "{}: {}", path.display(), call.lines().next().unwrap_or_default());
+            let call = call.split_once(");").expect("a call ends").0;
+            assert!(judge(call), "{}: {call}", path.display());
             calls += 1;
         }
     }
     calls
 }
 
+fn library() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
 #[test]
 fn every_line_of_the_log_has_a_target_that_the_guide_names() {
-    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    assert!(check_targets(&source) > 20, "the calls are found");
+    let has_target = |call: &str| {
+        let targets = ["env", "core", "connection", "endpoint"].map(|name| format!("target: \"ringpost::{name}\","));
+        call.starts_with("target: TARGET,") || targets.iter().any(|target| call.starts_with(target))
+    };
+    assert!(check_calls(&library(), has_target) > 20, "the calls are found");
+}
+
+#[test]
+fn every_line_of_the_log_that_names_a_peer_does_it_by_one_field_as_it_is_shown() {
+    let names_peer = |call: &str| {
+        let rest = call.replace("peer = %peer", "").replace("peer = %", "");
+        let others = ["peer", "%peer", "?peer", "teller", "?event", "%sender", "%remote", "remote"];
+        !rest.split([',', ' ', '\n']).any(|word| others.contains(&word))
+    };
+    assert!(check_calls(&library(), names_peer) > 20, "the calls are found");
 }

@@ -24,6 +24,14 @@ pub enum Event {
 }
 
 impl Event {
+    /// What has happened, for the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Connected(_) => "connected",
+            Event::Disconnected { .. } => "disconnected",
+        }
+    }
+
     /// The other side of the connection.
     pub fn peer(&self) -> &Peer {
         match self {

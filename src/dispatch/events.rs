@@ -33,7 +33,8 @@ impl Dispatcher {
                 if let Some(untold) = slot.events_lost.allow(now) {
                     tracing::warn!(
                         target: "ringpost::endpoint", endpoint = &*slot.name,
-                        ?event,
+                        event = event.name(),
+                        peer = %event.peer(),
                         untold,
                         "an event is lost: too many wait (Config::inbox_messages)"
                     );

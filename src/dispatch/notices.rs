@@ -35,9 +35,9 @@ pub(super) fn sender(origin: Origin, path: &dyn ReplyPath) -> String {
 pub(super) fn log_failure(endpoint: &str, message: &str, origin: Origin, path: &dyn ReplyPath, error: &HandlerError) {
     let node = path.env_name();
     if error.is_panic() {
-        tracing::warn!(target: "ringpost::endpoint", node, endpoint, message_type = message, peer = sender(origin, path), %error, "a handler panicked");
+        tracing::warn!(target: "ringpost::endpoint", node, endpoint, message_type = message, peer = %sender(origin, path), %error, "a handler panicked");
     } else {
-        tracing::debug!(target: "ringpost::endpoint", node, endpoint, message_type = message, peer = sender(origin, path), %error, "a handler failed");
+        tracing::debug!(target: "ringpost::endpoint", node, endpoint, message_type = message, peer = %sender(origin, path), %error, "a handler failed");
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) fn log_undecodable(responder: &Responder, message: &str, reason: &str
     let Some(untold) = undecodable.log.allow(path.now()) else { return };
     let (node, endpoint) = (path.env_name(), path.endpoint_name(responder.here().id()));
     let peer = sender(responder.call().origin, path);
-    tracing::warn!(target: "ringpost::endpoint", node, endpoint = &*endpoint, message_type = message, peer, reason, untold, "a message could not be decoded");
+    tracing::warn!(target: "ringpost::endpoint", node, endpoint = &*endpoint, message_type = message, peer = %peer, reason, untold, "a message could not be decoded");
 }
 
 impl Dispatcher {
@@ -77,7 +77,7 @@ impl Dispatcher {
         let error = slot.endpoint.unhandled(message, call.is_ask());
         if let Some(untold) = slot.unhandled.allow(path.now()) {
             let (node, endpoint, peer) = (path.env_name(), &*slot.name, sender(call.origin, path));
-            tracing::warn!(target: "ringpost::endpoint", node, endpoint, message_type = what(&error), peer, untold, "nobody handles a message");
+            tracing::warn!(target: "ringpost::endpoint", node, endpoint, message_type = what(&error), peer = %peer, untold, "nobody handles a message");
         }
         match &slot.in_flight {
             // It needs the endpoint alone.
@@ -91,7 +91,7 @@ impl Dispatcher {
     pub(super) fn dropped(&self, slot: &Slot, call: &Call, setting: &str, path: &dyn ReplyPath) {
         if let Some(untold) = slot.dropped.allow(path.now()) {
             let (node, endpoint, peer) = (path.env_name(), &*slot.name, sender(call.origin, path));
-            tracing::warn!(target: "ringpost::endpoint", node, endpoint, peer, setting, untold, "a one-way message is dropped: the inbox is full");
+            tracing::warn!(target: "ringpost::endpoint", node, endpoint, peer = %peer, setting, untold, "a one-way message is dropped: the inbox is full");
         }
     }
 }

@@ -124,7 +124,7 @@ impl Dispatcher {
             tracing::warn!(
                 target: "ringpost::endpoint", node,
                 endpoint,
-                peer,
+                peer = %peer,
                 untold,
                 "the handler of a one-way message took too long and is dropped (Config::one_way_timeout)"
             );

@@ -254,9 +254,10 @@ impl Shard {
         connection.phase = Phase::Open;
         connection.peer_max_frame = hello.max_frame;
         connection.peer = Some(peer.clone());
-        self.tell(&Event::Connected(peer));
+        let event = Event::Connected(peer);
+        self.tell(&event);
         self.begin_keepalive(connection);
-        tracing::debug!(target: "ringpost::connection", peer = %connection.remote, node = hello.name, cores = hello.cores, "a connection is open");
+        tracing::debug!(target: "ringpost::connection", peer = %event.peer(), cores = hello.cores, "a connection is open");
         match connection.role {
             Role::Accepted => self.write_hello(connection),
             Role::Dialled { peer } => {

@@ -40,7 +40,8 @@ impl Shard {
                 if let Some(untold) = self.warnings.events_lost.allow(self.clock()) {
                     tracing::warn!(
                         target: "ringpost::connection", core,
-                        ?event,
+                        event = event.name(),
+                        peer = %event.peer(),
                         untold,
                         "an event is lost: too much waits for its core (Config::lane_overflow)"
                     );

@@ -185,8 +185,9 @@ impl Shard {
         if self.clock() >= self.warn_forbidden_at.get() {
             self.warn_forbidden_at.set(self.clock() + FORBIDDEN_PAUSE_NS);
             let policy = self.node.ref_policy.name();
-            let (teller, total) = (teller.map(tracing::field::display), self.counters.borrow().refs_forbidden);
-            tracing::warn!(target: "ringpost::connection", address, teller, policy, total, "a ref that was told is not used: see Builder::ref_policy");
+            let total = self.counters.borrow().refs_forbidden;
+            let peer = teller.map_or_else(|| "a peer that is not known any more".into(), Peer::to_string);
+            tracing::warn!(target: "ringpost::connection", address, peer = %peer, policy, total, "a ref that was told is not used: see Builder::ref_policy");
         }
     }
 

@@ -30,7 +30,7 @@ impl Shard {
     #[cold]
     pub(super) fn warn_faulty(&self, peer: &Remote, cause: &dyn Display) {
         if let Some(untold) = self.warnings.faulty.allow(self.clock()) {
-            tracing::warn!(target: "ringpost::connection", %peer, %cause, untold, "closed a connection");
+            tracing::warn!(target: "ringpost::connection", peer = %peer, %cause, untold, "closed a connection");
         }
     }
 
