@@ -94,11 +94,14 @@
 //!
 //! Lines are events of [`tracing`](https://docs.rs/tracing). Filter them by their targets, which stay as they are:
 //!
-//! * `ringpost::env`: an env starts, where it listens, what its settings mean on this machine
-//! * `ringpost::core`: threads, rings and wakes of its cores
+//! * `ringpost::env`: an env starts, where it listens, what its settings mean on this machine, what its end leaves undone
+//! * `ringpost::core`: threads, rings and wakes of its cores, and how many warnings had no line
 //! * `ringpost::connection`: peers, connections and what is lost with them
 //! * `ringpost::endpoint`: endpoints, their handlers, and messages that go wrong; errors of handlers at DEBUG
 //! * `ringpost::rpc`: each ask and each one-way message, at TRACE
+//!
+//! The rate of warnings that others can cause is limited; those without a line are counted in the field `untold` of the next
+//! one, or of a line about them alone once their second is over.
 //!
 //! # Waiting costs more than working
 //!

@@ -15,7 +15,7 @@ use super::erased::{AnyEndpoint, HandlerState, Payload};
 use super::event::Listeners;
 use super::handling::Handling;
 use super::inbox::{Body, InboxLimits, Item};
-use super::notices::Undecodable;
+use super::notices::Faults;
 use super::one_way_limit::OneWayLimit;
 use super::reply_path::{ReplyPath, refuse};
 use super::responder::Responder;
@@ -25,7 +25,7 @@ use super::slot::{Phase, Slot};
 use super::suspended::Suspended;
 use super::trace;
 use crate::executor::future_cell::FutureCell;
-use crate::executor::rate_limit::RateLimit;
+use crate::executor::rate_limit::RateLimits;
 use crate::executor::tasks::{Executor, TooManyTasks};
 use crate::net::writer::Spares;
 use crate::wire::failure::{FailureCode, panicked_with};
@@ -82,8 +82,10 @@ pub struct Dispatcher {
     pub(super) handling: Handling,
     pub(super) suspended: Suspended,
     pub(super) one_way: OneWayLimit,
-    /// Messages that could not be decoded.
-    pub undecodable: Undecodable,
+    /// Messages that could not be decoded, or whose handlers panicked.
+    pub faults: Faults,
+    /// The rates of the core's warnings.
+    pub rate_limits: RateLimits,
 }
 
 impl Dispatcher {
@@ -97,6 +99,7 @@ impl Dispatcher {
         one_way: u64,
         spares: Rc<RefCell<Spares>>,
     ) -> Dispatcher {
+        let rate_limits = RateLimits::default();
         Dispatcher {
             slots: RefCell::default(),
             ended: RefCell::default(),
@@ -112,8 +115,9 @@ impl Dispatcher {
             listeners: Listeners::default(),
             handling: Handling::default(),
             suspended: Suspended::default(),
-            one_way: OneWayLimit::new(one_way),
-            undecodable: Undecodable::default(),
+            one_way: OneWayLimit::new(one_way, &rate_limits),
+            faults: Faults::new(&rate_limits),
+            rate_limits,
         }
     }
 
@@ -151,6 +155,10 @@ impl Dispatcher {
             let (waker, suspended) = (self.executor.waker(key), self.suspended.clone());
             InFlight::new(concurrency, waker, suspended, self.handling.clone())
         });
+        let limits = &self.rate_limits;
+        let unhandled = limits.single_of("nobody handles a message", &name);
+        let dropped = limits.single_of("a one-way message is dropped: the inbox is full", &name);
+        let events_lost = limits.single_of("an event is lost: too many wait", &name);
         let slot = Slot {
             id,
             name,
@@ -165,9 +173,9 @@ impl Dispatcher {
             deadline: Cell::new(NO_DEADLINE),
             overdue_at: Cell::new(NO_DEADLINE),
             watched: Cell::new(false),
-            unhandled: RateLimit::default(),
-            dropped: RateLimit::default(),
-            events_lost: RateLimit::default(),
+            unhandled,
+            dropped,
+            events_lost,
             started: Cell::new(Some(started)),
             key,
         };
@@ -188,7 +196,7 @@ impl Dispatcher {
 
     /// The counters.
     pub fn stats(&self) -> DispatchStats {
-        let (stats, undecodable) = (self.stats.get(), self.undecodable.count.get());
+        let (stats, undecodable) = (self.stats.get(), self.faults.undecodable.get());
         // Each was counted when its handler was about to run.
         DispatchStats { handled: stats.handled - undecodable, undecodable, ..stats }
     }

@@ -9,15 +9,27 @@ use super::reply_path::ReplyPath;
 use super::responder::Responder;
 use super::slot::Slot;
 use super::unhandled::what;
-use crate::executor::rate_limit::RateLimit;
+use crate::executor::rate_limit::{RateLimit, RateLimits};
 use crate::wire::failure::HandlerError;
 use crate::wire::message::MessageId;
 
-/// Messages of a core that could not be decoded.
-#[derive(Debug, Default)]
-pub struct Undecodable {
-    pub(super) count: Cell<u64>,
-    log: RateLimit,
+/// Messages of a core that could not be decoded, or whose handlers panicked.
+#[derive(Debug)]
+pub struct Faults {
+    /// How many could not be decoded.
+    pub(super) undecodable: Cell<u64>,
+    undecodable_log: RateLimit,
+    panics: RateLimit,
+}
+
+impl Faults {
+    pub(super) fn new(limits: &RateLimits) -> Faults {
+        Faults {
+            undecodable: Cell::new(0),
+            undecodable_log: limits.single("a message could not be decoded"),
+            panics: limits.burst("a handler panicked"),
+        }
+    }
 }
 
 /// Who sent a message, for people.
@@ -35,7 +47,9 @@ pub(super) fn sender(origin: Origin, path: &dyn ReplyPath) -> String {
 pub(super) fn log_failure(endpoint: &str, message: &str, origin: Origin, path: &dyn ReplyPath, error: &HandlerError) {
     let node = path.env_name();
     if error.is_panic() {
-        tracing::warn!(target: "ringpost::endpoint", node, endpoint, message_type = message, peer = %sender(origin, path), %error, "a handler panicked");
+        if let Some(untold) = path.faults().panics.allow(path.now()) {
+            tracing::warn!(target: "ringpost::endpoint", node, endpoint, message_type = message, peer = %sender(origin, path), %error, untold, "a handler panicked");
+        }
     } else {
         tracing::debug!(target: "ringpost::endpoint", node, endpoint, message_type = message, peer = %sender(origin, path), %error, "a handler failed");
     }
@@ -61,9 +75,9 @@ pub(super) fn log_callback(endpoint: &str, callback: &str, error: &HandlerError)
 #[cold]
 pub(super) fn log_undecodable(responder: &Responder, message: &str, reason: &str) {
     let path = responder.here().path();
-    let undecodable = path.undecodable();
-    undecodable.count.set(undecodable.count.get() + 1);
-    let Some(untold) = undecodable.log.allow(path.now()) else { return };
+    let faults = path.faults();
+    faults.undecodable.set(faults.undecodable.get() + 1);
+    let Some(untold) = faults.undecodable_log.allow(path.now()) else { return };
     let (node, endpoint) = (path.env_name(), path.endpoint_name(responder.here().id()));
     let peer = sender(responder.call().origin, path);
     tracing::warn!(target: "ringpost::endpoint", node, endpoint = &*endpoint, message_type = message, peer = %peer, reason, untold, "a message could not be decoded");

@@ -13,7 +13,7 @@ use super::dispatcher::{Dispatcher, contain};
 use super::notices::sender;
 use super::reply_path::ReplyPath;
 use super::slot::{Phase, Slot};
-use crate::executor::rate_limit::RateLimit;
+use crate::executor::rate_limit::{RateLimit, RateLimits};
 use crate::wire::frame::EndpointId;
 
 /// Handlers that are ended, and endpoints that are looked at for them, in one turn of the core.
@@ -32,8 +32,9 @@ pub(super) struct OneWayLimit {
 }
 
 impl OneWayLimit {
-    pub(super) fn new(limit: u64) -> OneWayLimit {
-        OneWayLimit { limit, due: RefCell::default(), next: Cell::new(NO_DEADLINE), log: RateLimit::default() }
+    pub(super) fn new(limit: u64, limits: &RateLimits) -> OneWayLimit {
+        let log = limits.single("the handler of a one-way message took too long and is dropped");
+        OneWayLimit { limit, due: RefCell::default(), next: Cell::new(NO_DEADLINE), log }
     }
 
     fn look_at(&self, id: EndpointId, at: u64) {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::call::{Call, Origin};
 use super::deferred::Deferrals;
-use super::notices::Undecodable;
+use super::notices::Faults;
 use crate::mesh::parcel::Parcel;
 use crate::net::connection_id::ConnectionId;
 use crate::net::roster::Peer;
@@ -38,8 +38,8 @@ pub trait ReplyPath {
     fn env_name(&self) -> &str;
     /// The name of an endpoint of this env, for people. It locks a table: not for every message.
     fn endpoint_name(&self, endpoint: EndpointId) -> Arc<str>;
-    /// The messages of this core that could not be decoded.
-    fn undecodable(&self) -> &Undecodable;
+    /// The messages of this core that could not be decoded, or whose handlers panicked.
+    fn faults(&self) -> &Faults;
     /// What all cores of the env share; for the floors above, which know its type.
     fn node(&self) -> Arc<dyn Any + Send + Sync>;
     /// Stops an endpoint of this env on all its cores; on this one it takes no further message from now on.

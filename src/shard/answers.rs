@@ -10,7 +10,7 @@ use super::node::{Injected, Node, now};
 use super::shard::Shard;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::deferred::Deferrals;
-use crate::dispatch::notices::Undecodable;
+use crate::dispatch::notices::Faults;
 use crate::dispatch::reply_path::{Answer, AtCore, Reply, ReplyPath, WayBack};
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_cell::AskCell;
@@ -111,8 +111,8 @@ impl ReplyPath for Shard {
         self.node.directory.name(endpoint).unwrap_or_else(|| "an endpoint that has stopped".into())
     }
 
-    fn undecodable(&self) -> &Undecodable {
-        &self.dispatcher.undecodable
+    fn faults(&self) -> &Faults {
+        &self.dispatcher.faults
     }
 
     fn node(&self) -> Arc<dyn Any + Send + Sync> {

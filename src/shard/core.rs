@@ -124,6 +124,7 @@ impl Core {
         }
         let more = self.flush() || self.shard.executor.ready_len() > 0 || !self.shard.losses.is_empty();
         let busy = more || !self.backlog.is_empty() || self.owes_ending();
+        self.shard.tell_suppressed_later();
         // What is to be sent leaves before the bookkeeping. A core that is about to sleep sends as it does.
         if busy || !matches!(self.idle.spin_for(), SpinFor::No) {
             self.submit()?;
@@ -322,6 +323,7 @@ impl Core {
                         self.ring.accept(listener);
                     }
                 }
+                Timer::Summary => self.shard.tell_suppressed(),
                 Timer::Tick => {}
             }
         }

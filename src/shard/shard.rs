@@ -36,9 +36,6 @@ use crate::ring::stack_floor;
 use crate::wire::failure::{FailureCode, panicked_with};
 use crate::wire::told::{self, Told};
 
-/// How long it is quiet after a warning of a forbidden ref.
-const FORBIDDEN_PAUSE_NS: u64 = 1_000_000_000;
-
 /// What the core is to do with its ring at the end of the turn.
 #[derive(Debug)]
 pub enum Action {
@@ -118,8 +115,6 @@ pub struct Shard {
     /// `Config::ask_timeout` in nanoseconds.
     pub(super) ask_timeout_ns: u64,
     pub(super) clock: Cell<u64>,
-    /// When a forbidden ref may be warned of again.
-    warn_forbidden_at: Cell<u64>,
     pub(super) warnings: Warnings,
 }
 
@@ -130,17 +125,17 @@ impl Shard {
         let clock = now();
         let spares = Rc::<RefCell<Spares>>::default();
         let one_way = node.config.one_way_limit();
+        let dispatcher = Dispatcher::new(
+            executor.clone(),
+            limits,
+            node.config.decode_limits(stack_floor()),
+            node.config.deferred,
+            one_way,
+            spares.clone(),
+        );
         Shard {
             core,
             sends_for: if node.is_isolated(core) { 0 } else { node.id },
-            dispatcher: Dispatcher::new(
-                executor.clone(),
-                limits,
-                node.config.decode_limits(stack_floor()),
-                node.config.deferred,
-                one_way,
-                spares.clone(),
-            ),
             executor,
             pending: RefCell::new(Pending::new(node.config.pending_asks)),
             connections: RefCell::default(),
@@ -161,8 +156,8 @@ impl Shard {
             closing: Cell::new(None),
             ask_timeout_ns: nanoseconds(node.config.ask_timeout),
             clock: Cell::new(clock),
-            warn_forbidden_at: Cell::new(0),
-            warnings: Warnings::default(),
+            warnings: Warnings::new(&dispatcher.rate_limits),
+            dispatcher,
             node,
         }
     }
@@ -182,12 +177,11 @@ impl Shard {
     /// Counts a ref to an address that its teller must not tell, and warns of it, once a second at most.
     pub(super) fn note_forbidden(&self, address: &str, teller: Option<&Peer>) {
         self.count(|counters| counters.refs_forbidden += 1);
-        if self.clock() >= self.warn_forbidden_at.get() {
-            self.warn_forbidden_at.set(self.clock() + FORBIDDEN_PAUSE_NS);
+        if let Some(untold) = self.warnings.refs_forbidden.allow(self.clock()) {
             let policy = self.node.ref_policy.name();
             let total = self.counters.borrow().refs_forbidden;
             let peer = teller.map_or_else(|| "a peer that is not known any more".into(), Peer::to_string);
-            tracing::warn!(target: "ringpost::connection", address, peer = %peer, policy, total, "a ref that was told is not used: see Builder::ref_policy");
+            tracing::warn!(target: "ringpost::connection", address, peer = %peer, policy, total, untold, "a ref that was told is not used: see Builder::ref_policy");
         }
     }
 
@@ -301,6 +295,7 @@ impl Shard {
         open.into_iter().for_each(|id| self.close(id, "this env has shut down", End::Wanted));
         // What other threads still hand in is dropped, which tells them.
         drop(self.door().injector.close());
+        self.tell_all_suppressed();
     }
 
     /// Brings in the counters of all floors that live in here.

@@ -29,6 +29,8 @@ pub enum Timer {
     Sleep(SleepKey),
     /// Accept again.
     Accept,
+    /// Tell how many warnings had no line.
+    Summary,
     /// Only take a turn.
     Tick,
 }
@@ -45,7 +47,8 @@ impl Timer {
             Timer::Peer { peer, serial } => (1, peer.into(), serial),
             Timer::Sleep(key) => (2, key.slot.into(), key.serial),
             Timer::Accept => (3, 0, 0),
-            Timer::Tick => (4, 0, 0),
+            Timer::Summary => (4, 0, 0),
+            Timer::Tick => (5, 0, 0),
         };
         kind << KIND_SHIFT | (slot & SLOT_MASK) << 32 | u64::from(serial)
     }
@@ -58,6 +61,7 @@ impl Timer {
             1 => Timer::Peer { peer: slot, serial },
             2 => Timer::Sleep(SleepKey { slot, serial }),
             3 => Timer::Accept,
+            4 => Timer::Summary,
             _ => Timer::Tick,
         }
     }
@@ -129,6 +133,7 @@ mod tests {
             Timer::Peer { peer: 9, serial: u32::MAX },
             Timer::Sleep(SleepKey { slot: (1 << 29) - 1, serial: u32::MAX }),
             Timer::Accept,
+            Timer::Summary,
             Timer::Tick,
         ] {
             assert_eq!(Timer::unpack(timer.pack()), timer);

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 
 use super::shard::Shard;
-use crate::executor::rate_limit::RateLimit;
+use super::timeouts::Timer;
+use crate::executor::rate_limit::{RateLimit, RateLimits, Summary};
 use crate::net::remote::Remote;
 
 /// The rates of the warnings of a core, one for each kind.
@@ -12,20 +13,56 @@ pub(super) struct Warnings {
     pub(super) events_lost: RateLimit,
     pub(super) connections_full: RateLimit,
     sends_lost: RateLimit,
+    pub(super) refs_forbidden: RateLimit,
 }
 
-impl Default for Warnings {
-    fn default() -> Warnings {
+impl Warnings {
+    /// Those of the core with these limits.
+    pub(super) fn new(limits: &RateLimits) -> Warnings {
         Warnings {
-            faulty: RateLimit::burst(),
-            events_lost: RateLimit::default(),
-            connections_full: RateLimit::default(),
-            sends_lost: RateLimit::default(),
+            faulty: limits.burst("closed a connection"),
+            events_lost: limits.single("an event is lost: too much waits for its core"),
+            connections_full: limits.single("too many connections to open another"),
+            sends_lost: limits.single("a one-way message was lost"),
+            refs_forbidden: limits.single("a ref that was told is not used"),
         }
     }
 }
 
 impl Shard {
+    /// Has the core wake when the second of a warning without a line is over.
+    #[inline]
+    pub(super) fn tell_suppressed_later(&self) {
+        if self.dispatcher.rate_limits.wants_timer() {
+            self.arm_summary();
+        }
+    }
+
+    #[cold]
+    fn arm_summary(&self) {
+        if let Some(at) = self.dispatcher.rate_limits.next() {
+            self.timers.borrow_mut().arm(at, Timer::Summary.pack());
+        }
+    }
+
+    /// Tells how many warnings of the seconds that are over had no line.
+    pub(super) fn tell_suppressed(&self) {
+        self.tell_summaries(self.dispatcher.rate_limits.due(self.clock()));
+    }
+
+    /// The same of all, at the end.
+    pub(super) fn tell_all_suppressed(&self) {
+        self.tell_summaries(self.dispatcher.rate_limits.rest());
+    }
+
+    fn tell_summaries(&self, summaries: Vec<Summary>) {
+        let (node, core) = (&self.node.name, self.core);
+        for Summary { what, endpoint, untold } in summaries {
+            let endpoint = endpoint.as_deref();
+            tracing::warn!(target: "ringpost::core", node, core, endpoint, warning = what, untold, "warnings were suppressed");
+        }
+    }
+
     /// A connection is closed by the fault of its peer.
     #[cold]
     pub(super) fn warn_faulty(&self, peer: &Remote, cause: &dyn Display) {

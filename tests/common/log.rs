@@ -2,13 +2,14 @@
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
+static KEPT: Condvar = Condvar::new();
 static DEBUG: AtomicBool = AtomicBool::new(false);
 
 /// A line of the log.
@@ -48,6 +49,7 @@ impl Subscriber for Keeper {
         event.record(&mut text);
         let (level, target) = (*event.metadata().level(), event.metadata().target());
         LINES.lock().unwrap_or_else(PoisonError::into_inner).push(Line { level, target, text: text.0 });
+        KEPT.notify_all();
     }
 
     fn enter(&self, _: &Id) {}
@@ -82,4 +84,14 @@ pub(crate) fn take_lines() -> Vec<Line> {
 /// How many lines were kept since.
 pub(crate) fn count() -> usize {
     LINES.lock().unwrap_or_else(PoisonError::into_inner).len()
+}
+
+/// Waits until so many of the lines that are kept are as `wanted`, without any help for the envs that log them. Returns
+/// them, and drops what was kept.
+pub(crate) fn wait_for(count: usize, wanted: impl Fn(&Line) -> bool) -> Vec<Line> {
+    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let few = |lines: &mut Vec<Line>| lines.iter().filter(|line| wanted(line)).count() < count;
+    let (mut lines, ended) = KEPT.wait_timeout_while(lines, super::LIMIT, few).unwrap_or_else(PoisonError::into_inner);
+    assert!(!ended.timed_out(), "{count} such lines do not come: {lines:?}");
+    std::mem::take(&mut *lines).into_iter().filter(|line| wanted(line)).collect()
 }
