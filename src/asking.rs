@@ -119,9 +119,12 @@ impl<R: 'static> Future for Asking<R> {
         };
         let key = on_core.key;
         match shard.handle_early(key, cx) {
-            Handled::Replied => {
+            Handled::Replied(early) => {
                 self.on_core = None;
-                Poll::Ready(shard.early_reply().ok_or_else(|| wrong_type::<R>("something else")))
+                Poll::Ready(match shard.early_reply(early) {
+                    Some(reply) => Ok(reply),
+                    None => Err(wrong_type::<R>("something else")),
+                })
             }
             Handled::Later => Poll::Pending,
             Handled::ByTable => {

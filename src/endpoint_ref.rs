@@ -17,7 +17,7 @@ use crate::error::LookupError;
 use crate::net::ask_cell::AskCell;
 use crate::net::errors::{AskError, SendError};
 use crate::net::peer::Peer;
-use crate::net::pending::Waiter;
+use crate::net::pending::ByFuture;
 use crate::net::ref_policy::Verdict;
 use crate::shard::ask::AskOptions;
 use crate::shard::current;
@@ -270,7 +270,7 @@ impl EndpointRef {
             Some(shard) if shard.sends_for == self.inner.node.id => {
                 let inherited = shard.dispatcher.inherited_deadline();
                 let options = AskOptions { timeout, since: None, key: self.key, inherited };
-                match shard.ask(self.inner.destination(self.key), message, Waiter::Future(None), options) {
+                match shard.ask(self.inner.destination(self.key), message, ByFuture, options) {
                     Ok(key) => Asking::on_core(&shard, key),
                     Err(error) => Asking::elsewhere(Elsewhere::Failed(*error)),
                 }
@@ -292,7 +292,7 @@ impl EndpointRef {
                 return shard.count(|counters| counters.cancelled += 1);
             }
             let options = AskOptions { timeout, since, key, inherited };
-            match shard.ask(to.destination(key), message, Waiter::Cell(promise.cell.clone()), options) {
+            match shard.ask(to.destination(key), message, promise.cell.clone(), options) {
                 Ok(key) if promise.hand_on(key) => {}
                 Ok(key) => shard.abandon_ask(key),
                 Err(error) => promise.keep(Err(*error)),

@@ -24,9 +24,9 @@ impl Dispatcher {
         bytes: &[u8],
         path: &Rc<dyn ReplyPath>,
     ) {
-        let Some(slot) = self.accepting(id, call, path) else { return };
+        let Some(slot) = self.accepting(id, &call, path) else { return };
         if slot.is_free_for(message) {
-            self.handle(&slot, call, message, Payload::Bytes(bytes, &self.decode_limits), path);
+            self.handle(&slot, &call, message, Payload::Bytes(bytes, &self.decode_limits), path);
             return;
         }
         let body = self.spares.borrow_mut().copy(bytes);
@@ -44,11 +44,13 @@ impl Dispatcher {
         now: bool,
         path: &Rc<dyn ReplyPath>,
     ) {
-        let Some(slot) = self.accepting(id, call, path) else { return };
+        let Some(slot) = self.accepting(id, &call, path) else { return };
         if now && slot.is_free_for(message) {
-            self.handle(&slot, call, message, Payload::Value(parcel), path);
+            self.handle(&slot, &call, message, Payload::Value(parcel), path);
         } else if !self.has_expired(&call, path) {
-            self.queue(&slot, Envelope { call, message, body: Body::Value(parcel.take_out()) }, path);
+            let mut waiting = self.parcels.take();
+            parcel.move_into(&mut waiting);
+            self.queue(&slot, Envelope { call, message, body: Body::Value(waiting) }, path);
         }
     }
 
@@ -62,9 +64,9 @@ impl Dispatcher {
         now: bool,
         path: &Rc<dyn ReplyPath>,
     ) {
-        let Some(slot) = self.accepting(id, call, path) else { return };
+        let Some(slot) = self.accepting(id, &call, path) else { return };
         if now && slot.is_free_for(message) {
-            self.handle(&slot, call, message, Payload::Bytes(&bytes, &self.decode_limits), path);
+            self.handle(&slot, &call, message, Payload::Bytes(&bytes, &self.decode_limits), path);
             self.spares.borrow_mut().give(bytes);
         } else if !self.has_expired(&call, path) {
             self.queue(&slot, Envelope { call, message, body: Body::Bytes(bytes) }, path);
@@ -82,24 +84,36 @@ impl Dispatcher {
     /// Delivers a message into its endpoint's inbox.
     #[inline]
     pub fn deliver(&self, id: EndpointId, envelope: Envelope, path: &Rc<dyn ReplyPath>) {
-        if let Some(slot) = self.accepting(id, envelope.call, path) {
+        if let Some(slot) = self.accepting(id, &envelope.call, path) {
             self.queue(&slot, envelope, path);
         }
     }
 
+    /// A message as it waits in an inbox.
+    #[inline]
+    pub fn pack<M: Send + 'static>(&self, message: M) -> Body {
+        let mut parcel = self.parcels.take();
+        parcel.fill(message);
+        Body::Value(parcel)
+    }
+
     /// The endpoint, or the asker is told that there is none.
     #[inline]
-    fn accepting(&self, id: EndpointId, call: Call, path: &Rc<dyn ReplyPath>) -> Option<Rc<Slot>> {
-        let refusal = match self.find(id) {
-            Some(slot) if !slot.closing.get() => return Some(slot),
-            Some(_) => FailureCode::Stopped,
-            None => self.missing(),
-        };
+    fn accepting(&self, id: EndpointId, call: &Call, path: &Rc<dyn ReplyPath>) -> Option<Rc<Slot>> {
+        match self.find(id) {
+            Some(slot) if !slot.closing.get() => Some(slot),
+            Some(_) => self.refuse(FailureCode::Stopped, id, call, path),
+            None => self.refuse(self.missing(), id, call, path),
+        }
+    }
+
+    #[cold]
+    fn refuse(&self, refusal: FailureCode, id: EndpointId, call: &Call, path: &Rc<dyn ReplyPath>) -> Option<Rc<Slot>> {
         self.count(|stats| stats.unknown += 1);
         if call.request == 0 {
             path.gone(call.origin, id);
         }
-        refuse(&call, path, refusal, "");
+        refuse(call, path, refusal, "");
         None
     }
 

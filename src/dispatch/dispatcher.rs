@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,14 +15,15 @@ use super::endpoint_context::EndpointContext;
 use super::erased::{AnyEndpoint, HandlerState, Payload};
 use super::event::Listeners;
 use super::handling::Handling;
-use super::inbox::{Body, InboxLimits, Item};
+use super::inbox::{Body, Envelope, InboxLimits, Item};
 use super::notices::Faults;
 use super::one_way_limit::OneWayLimit;
 use super::reply_path::{ReplyPath, refuse};
-use super::responder::Responder;
+use super::responder::Arrival;
 use super::shared::{InFlight, OneWay};
 pub use super::slot::Started;
 use super::slot::{Phase, Slot};
+use super::spare_parcels::SpareParcels;
 use super::suspended::Suspended;
 use super::trace;
 use crate::executor::future_cell::FutureCell;
@@ -76,6 +78,8 @@ pub struct Dispatcher {
     pub(super) queued: Cell<usize>,
     /// Buffers for messages that wait as bytes; the core's own pool.
     pub(super) spares: Rc<RefCell<Spares>>,
+    /// Parcels for messages that wait as values: as many as one inbox holds.
+    pub(super) parcels: SpareParcels,
     /// Asks that repliers are to answer. They outlive their endpoints.
     pub(super) deferrals: Deferrals,
     pub(super) listeners: Listeners,
@@ -111,6 +115,7 @@ impl Dispatcher {
             stopping: Cell::new(false),
             queued: Cell::new(0),
             spares,
+            parcels: SpareParcels::new(limits.messages),
             deferrals: Deferrals::new(deferred),
             listeners: Listeners::default(),
             handling: Handling::default(),
@@ -228,12 +233,12 @@ impl Dispatcher {
     pub(super) fn handle(
         &self,
         slot: &Slot,
-        call: Call,
+        call: &Call,
         message: MessageId,
         payload: Payload<'_>,
         path: &Rc<dyn ReplyPath>,
     ) {
-        if self.has_expired(&call, path) {
+        if self.has_expired(call, path) {
             return;
         }
         if trace::is_on() {
@@ -244,26 +249,27 @@ impl Dispatcher {
         {
             return self.share(slot, in_flight, call, message, payload, path);
         }
-        let responder = Responder::new(call, EndpointContext::new(slot.id, path.clone()));
-        let waker = self.executor.waker(slot.key);
+        let arrival = Arrival { call, endpoint: slot.id, path };
+        // Its drop does nothing, and would be a call.
+        let waker = ManuallyDrop::new(self.executor.waker(slot.key));
         let mut cx = Context::from_waker(&waker);
         slot.phase.set(Phase::Busy);
         slot.current.set(Some((call.origin, call.request)));
-        slot.deadline.set(call.deadline);
         let mut cell = slot.cell.borrow_mut();
         let _polling = self.handling.enter(call.deadline);
-        match slot.endpoint.handle(message, payload, responder, &mut cell, &mut cx) {
+        match slot.endpoint.handle(message, payload, &arrival, &mut cell, &mut cx) {
             HandlerState::Ended => self.count(|stats| stats.handled += 1),
             HandlerState::Suspended => {
                 self.count(|stats| stats.handled += 1);
                 let mut suspended = self.suspended.borrow_mut();
-                let key = suspended.begin(&call, slot.id);
+                let key = suspended.begin(call, slot.id);
                 suspended.suspend(key, None);
                 slot.suspension.set(Some(key));
-                slot.overdue_at.set(self.overdue_at(slot, &call, path));
+                slot.deadline.set(call.deadline);
+                slot.overdue_at.set(self.overdue_at(slot, call, path));
                 return;
             }
-            HandlerState::Missing => self.unhandled(slot, message, &call, &**path),
+            HandlerState::Missing => self.unhandled(slot, message, call, &**path),
         }
         slot.phase.set(Phase::Idle);
         slot.current.set(None);
@@ -280,7 +286,7 @@ impl Dispatcher {
         &self,
         slot: &Slot,
         in_flight: &Rc<InFlight>,
-        call: Call,
+        call: &Call,
         message: MessageId,
         payload: Payload<'_>,
         path: &Rc<dyn ReplyPath>,
@@ -288,20 +294,20 @@ impl Dispatcher {
         if !self.executor.has_room() {
             self.count(|stats| stats.no_task += 1);
             let text = format!("the tasks of core {} (Config::tasks)", path.core());
-            return refuse(&call, path, FailureCode::Overloaded, &text);
+            return refuse(call, path, FailureCode::Overloaded, &text);
         }
         self.count(|stats| stats.handled += 1);
-        let responder = Responder::new(call, EndpointContext::new(slot.id, path.clone()));
-        let flight = in_flight.begin(&call, slot.id);
+        let arrival = Arrival { call, endpoint: slot.id, path };
+        let flight = in_flight.begin(call, slot.id);
         let key = flight.key();
-        if let Some(task) = slot.endpoint.share(message, payload, responder, flight, &self.executor) {
+        if let Some(task) = slot.endpoint.share(message, payload, &arrival, flight, &self.executor) {
             self.suspended.borrow_mut().suspend(key, Some(task));
             if !call.is_ask() {
                 in_flight.limit_one_way(OneWay {
                     key,
                     task,
                     origin: call.origin,
-                    over: self.overdue_at(slot, &call, path),
+                    over: self.overdue_at(slot, call, path),
                 });
             }
         }
@@ -329,9 +335,11 @@ impl Dispatcher {
             if !slot.is_clear_for_next() {
                 return handled;
             }
-            let mut envelope = match self.pop(slot) {
+            let mut item = self.pop(slot);
+            let envelope = match &mut item {
                 Some(Item::Message(envelope)) => envelope,
-                Some(Item::Event(event)) => {
+                Some(Item::Event(_)) => {
+                    let Some(Item::Event(event)) = item else { continue };
                     self.tell(slot, event);
                     continue;
                 }
@@ -345,17 +353,19 @@ impl Dispatcher {
                 }
             };
             if path.is_wanted(&envelope.call) {
-                self.handle(slot, envelope.call, envelope.message, envelope.body.payload(&self.decode_limits), path);
+                self.handle(slot, &envelope.call, envelope.message, envelope.body.payload(&self.decode_limits), path);
             } else {
                 self.count(|stats| stats.cancelled += 1);
             }
-            self.recycle(envelope.body);
+            if let Some(Item::Message(Envelope { body, .. })) = item {
+                self.recycle(body);
+            }
         }
         self.executor.wake(slot.key);
         budget
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop(&self, slot: &Slot) -> Option<Item> {
         let item = slot.inbox.borrow_mut().pop()?;
         if let Item::Message(_) = item {
@@ -364,9 +374,11 @@ impl Dispatcher {
         Some(item)
     }
 
+    #[inline]
     pub(super) fn recycle(&self, body: Body) {
-        if let Body::Bytes(bytes) = body {
-            self.spares.borrow_mut().give(bytes);
+        match body {
+            Body::Value(parcel) => self.parcels.give(parcel),
+            Body::Bytes(bytes) => self.spares.borrow_mut().give(bytes),
         }
     }
 

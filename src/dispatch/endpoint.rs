@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use super::context::CallContext;
-use super::direct::{MakeDirect, direct};
+use super::direct::{Direct, direct};
 use super::endpoint_context::EndpointContext;
 use super::erased::{Entry, Run, Share, run_alone, run_async, run_deferred, run_shared, run_sync};
 use super::protocol::{Accepted, Protocol};
@@ -250,7 +250,7 @@ impl<E: Endpoint> Handlers<E> {
         is_ask: bool,
         run: Run<E>,
         share: Option<Share<E>>,
-        direct: Option<MakeDirect<E>>,
+        direct: Option<Direct<E>>,
     ) -> &mut Self {
         self.entries.push(Entry { id: M::ID, name: M::NAME, version: M::VERSION, is_ask, run, share, direct });
         self

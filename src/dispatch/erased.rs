@@ -5,7 +5,6 @@
     reason = "a handler keeps its endpoint borrowed across awaits: the dispatcher runs one at a time"
 )]
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,14 +14,14 @@ use std::task::{Context, Poll};
 
 use super::call::Call;
 use super::context::CallContext;
-use super::direct::MakeDirect;
+use super::direct::{Called, Direct};
 use super::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers, HandlersError};
 use super::endpoint_context::EndpointContext;
 use super::event::Event;
 use super::notices::{log_callback, log_failed, log_undecodable};
 use super::replier::Replier;
 use super::reply_path::Answer;
-use super::responder::Responder;
+use super::responder::{Arrival, Responder};
 use super::shared::Flight;
 use super::teller::{Teller, told_by};
 use super::unhandled::{Unhandled, what};
@@ -67,14 +66,16 @@ pub trait AnyEndpoint {
         &self,
         message: MessageId,
         payload: Payload<'_>,
-        responder: Responder,
+        arrival: &Arrival<'_>,
         cell: &mut FutureCell,
         cx: &mut Context<'_>,
     ) -> HandlerState;
+    /// Runs the handler of the ask in `parcel` and puts its reply there, if that handler does not await.
+    fn call(&self, message: MessageId, parcel: &mut Parcel, context: &mut CallContext) -> Called;
+    /// Whether `call` does that with this message.
+    fn is_direct(&self, message: MessageId) -> bool;
     /// What is said of this message, for which no handler is, as an ask or not.
     fn unhandled(&self, message: MessageId, is_ask: bool) -> Rc<HandlerError>;
-    /// The `Direct` of this message, if its handler does not await.
-    fn direct(&self, message: MessageId) -> Option<&dyn Any>;
     /// The name of a message that it handles.
     fn message_name(&self, message: MessageId) -> Option<&'static str>;
     /// How many shared handlers may be in flight.
@@ -88,7 +89,7 @@ pub trait AnyEndpoint {
         &self,
         message: MessageId,
         payload: Payload<'_>,
-        responder: Responder,
+        arrival: &Arrival<'_>,
         flight: Flight,
         executor: &Executor,
     ) -> Option<WakeKey>;
@@ -113,14 +114,14 @@ pub struct Entry<E> {
     /// How to run it beside others, if it may.
     pub(super) share: Option<Share<E>>,
     /// How to call it like a function, if it does not await.
-    pub(super) direct: Option<MakeDirect<E>>,
+    pub(super) direct: Option<Direct<E>>,
 }
 
 /// Decodes the payload, runs the handler, answers.
-pub(super) type Run<E> = fn(&Rc<RefCell<E>>, Payload<'_>, Responder, &mut FutureCell, &mut Context<'_>) -> Poll<()>;
+pub(super) type Run<E> = fn(&Rc<RefCell<E>>, Payload<'_>, &Arrival<'_>, &mut FutureCell, &mut Context<'_>) -> Poll<()>;
 
 /// The same as a task of its own.
-pub(super) type Share<E> = fn(&Rc<RefCell<E>>, Payload<'_>, Responder, Flight, &Executor) -> Option<WakeKey>;
+pub(super) type Share<E> = fn(&Rc<RefCell<E>>, Payload<'_>, &Arrival<'_>, Flight, &Executor) -> Option<WakeKey>;
 
 /// An endpoint with its handlers.
 ///
@@ -130,8 +131,6 @@ pub(super) type Share<E> = fn(&Rc<RefCell<E>>, Payload<'_>, Responder, Flight, &
 pub struct Erased<E> {
     endpoint: Rc<RefCell<E>>,
     handlers: Handlers<E>,
-    /// The handlers that can be called like functions.
-    direct: Vec<(MessageId, Box<dyn Any>)>,
     started: Rc<Cell<Option<Result<(), HandlerError>>>>,
     /// The endpoint's name, for the log.
     name: Arc<str>,
@@ -143,8 +142,7 @@ impl<E: Endpoint> Erased<E> {
     pub fn new(endpoint: E, name: Arc<str>) -> Result<Erased<E>, HandlersError> {
         let handlers = Handlers::of_endpoint()?;
         let endpoint = Rc::new(RefCell::new(endpoint));
-        let direct = handlers.entries.iter().filter_map(|entry| Some((entry.id, entry.direct?(&endpoint)))).collect();
-        Ok(Erased { endpoint, handlers, direct, started: Rc::default(), name, unhandled: Unhandled::default() })
+        Ok(Erased { endpoint, handlers, started: Rc::default(), name, unhandled: Unhandled::default() })
     }
 
     #[inline]
@@ -172,20 +170,20 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
         &self,
         message: MessageId,
         payload: Payload<'_>,
-        mut responder: Responder,
+        arrival: &Arrival<'_>,
         cell: &mut FutureCell,
         cx: &mut Context<'_>,
     ) -> HandlerState {
-        let is_ask = responder.call().is_ask();
+        let is_ask = arrival.call.is_ask();
         match self.entry(message) {
-            Some(entry) if entry.is_ask == is_ask => match (entry.run)(&self.endpoint, payload, responder, cell, cx) {
+            Some(entry) if entry.is_ask == is_ask => match (entry.run)(&self.endpoint, payload, arrival, cell, cx) {
                 Poll::Ready(()) => HandlerState::Ended,
                 Poll::Pending => HandlerState::Suspended,
             },
             _ => {
                 // Nobody is told about a one-way message but the endpoint.
                 if is_ask {
-                    responder.fail(FailureCode::UnknownMessage, what(&self.unhandled(message, is_ask)));
+                    arrival.responder().fail(FailureCode::UnknownMessage, what(&self.unhandled(message, is_ask)));
                 }
                 HandlerState::Missing
             }
@@ -198,8 +196,15 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
     }
 
     #[inline]
-    fn direct(&self, message: MessageId) -> Option<&dyn Any> {
-        self.direct.iter().find(|(id, _)| *id == message).map(|(_, direct)| &**direct)
+    fn call(&self, message: MessageId, parcel: &mut Parcel, context: &mut CallContext) -> Called {
+        match self.entry(message).and_then(|entry| entry.direct) {
+            Some(direct) => direct(&self.endpoint, parcel, context),
+            None => Called::NotNow,
+        }
+    }
+
+    fn is_direct(&self, message: MessageId) -> bool {
+        self.entry(message).is_some_and(|entry| entry.direct.is_some())
     }
 
     fn message_name(&self, message: MessageId) -> Option<&'static str> {
@@ -222,12 +227,12 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
         &self,
         message: MessageId,
         payload: Payload<'_>,
-        responder: Responder,
+        arrival: &Arrival<'_>,
         flight: Flight,
         executor: &Executor,
     ) -> Option<WakeKey> {
         let share = self.entry(message)?.share?;
-        share(&self.endpoint, payload, responder, flight, executor)
+        share(&self.endpoint, payload, arrival, flight, executor)
     }
 
     fn wants_events(&self) -> bool {
@@ -276,10 +281,11 @@ impl<E: Endpoint> AnyEndpoint for Erased<E> {
 pub(super) fn run_async<E: Handle<M>, M: Message>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    mut responder: Responder,
+    arrival: &Arrival<'_>,
     cell: &mut FutureCell,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
+    let mut responder = arrival.responder();
     let Some(message) = open::<M>(payload, &mut responder) else { return Poll::Ready(()) };
     let endpoint = endpoint.clone();
     let handling = async move {
@@ -294,15 +300,15 @@ pub(super) fn run_async<E: Handle<M>, M: Message>(
 pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    mut responder: Responder,
+    arrival: &Arrival<'_>,
     _: &mut FutureCell,
     _: &mut Context<'_>,
 ) -> Poll<()> {
-    let Some(message) = open::<M>(payload, &mut responder) else { return Poll::Ready(()) };
-    let mut context = CallContext { responder };
+    let mut context = CallContext { responder: arrival.responder() };
     let mut endpoint = endpoint.borrow_mut();
-    // Answered in here, so that the reply moves straight from the handler to its place.
+    // Opened and answered in here, so that message and reply move straight from place to place.
     let failed = caught_now(|| {
+        let Some(message) = open::<M>(payload, &mut context.responder) else { return Ok(None) };
         let result = endpoint.handle(message, &mut context);
         Ok(context.responder.finish(result))
     });
@@ -318,10 +324,11 @@ pub(super) fn run_sync<E: HandleSync<M>, M: Message>(
 pub(super) fn run_alone<E: HandleShared<M>, M: Message>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    mut responder: Responder,
+    arrival: &Arrival<'_>,
     cell: &mut FutureCell,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
+    let mut responder = arrival.responder();
     let Some(message) = open::<M>(payload, &mut responder) else { return Poll::Ready(()) };
     let endpoint = endpoint.clone();
     let handling = async move {
@@ -337,10 +344,11 @@ pub(super) fn run_alone<E: HandleShared<M>, M: Message>(
 pub(super) fn run_shared<E: HandleShared<M>, M: Message>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    mut responder: Responder,
+    arrival: &Arrival<'_>,
     flight: Flight,
     executor: &Executor,
 ) -> Option<WakeKey> {
+    let mut responder = arrival.responder();
     let message = open::<M>(payload, &mut responder)?;
     let endpoint = endpoint.clone();
     let (calls, deadline) = flight.deadline();
@@ -364,10 +372,11 @@ pub(super) fn run_shared<E: HandleShared<M>, M: Message>(
 pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(
     endpoint: &Rc<RefCell<E>>,
     payload: Payload<'_>,
-    mut responder: Responder,
+    arrival: &Arrival<'_>,
     _: &mut FutureCell,
     _: &mut Context<'_>,
 ) -> Poll<()> {
+    let mut responder = arrival.responder();
     let path = responder.here().path();
     if !path.deferrals().make_room(path.now()) {
         let text = format!("the table of deferred asks of core {} (Config::deferred)", path.core());
@@ -400,30 +409,39 @@ pub(super) fn run_deferred<E: HandleDeferred<M>, M: Ask>(
 /// The message itself, or the asker is told why not.
 #[inline]
 fn open<M: Message>(payload: Payload<'_>, responder: &mut Responder) -> Option<M> {
-    let opened = match payload {
-        Payload::Value(parcel) => parcel.remove::<M>().ok_or_else(|| {
-            let name = parcel.type_name();
-            format!("{name} and {} share the message id of {:?}", std::any::type_name::<M>(), M::NAME)
-        }),
+    match payload {
+        Payload::Value(parcel) => {
+            let message = parcel.remove::<M>();
+            if message.is_none() {
+                refuse_other_type::<M>(parcel, responder);
+            }
+            message
+        }
         Payload::Bytes(bytes, limits) => {
             let Call { origin, near, .. } = *responder.call();
             let decoded = told_by(Teller { origin, near }, || codec::decode_within::<M>(bytes, limits));
-            decoded.map_err(|error| {
-                if let CodecError::Beyond(_) = error {
-                    responder.here().path().count_beyond_limits();
-                }
-                error.to_string()
-            })
-        }
-    };
-    match opened {
-        Ok(message) => Some(message),
-        Err(reason) => {
-            log_undecodable(responder, M::NAME, &reason);
-            responder.fail(FailureCode::Undecodable, &reason);
-            None
+            decoded.map_err(|error| refuse_undecodable(&error, M::NAME, responder)).ok()
         }
     }
+}
+
+#[cold]
+fn refuse_other_type<M: Message>(parcel: &Parcel, responder: &mut Responder) {
+    let (name, expected) = (parcel.type_name(), std::any::type_name::<M>());
+    refuse_unopened(&format!("{name} and {expected} share the message id of {:?}", M::NAME), M::NAME, responder);
+}
+
+#[cold]
+fn refuse_undecodable(error: &CodecError, message: &str, responder: &mut Responder) {
+    if let CodecError::Beyond(_) = error {
+        responder.here().path().count_beyond_limits();
+    }
+    refuse_unopened(&error.to_string(), message, responder);
+}
+
+fn refuse_unopened(reason: &str, message: &str, responder: &mut Responder) {
+    log_undecodable(responder, message, reason);
+    responder.fail(FailureCode::Undecodable, reason);
 }
 
 /// Answers with what a handler returned, then tells the endpoint if that was an error.
@@ -463,6 +481,6 @@ async fn caught<T>(future: impl Future<Output = Result<T, HandlerError>>) -> Res
 
 /// The same for a handler that does not await.
 #[inline]
-fn caught_now<T>(handler: impl FnOnce() -> Result<T, HandlerError>) -> Result<T, HandlerError> {
+pub(super) fn caught_now<T>(handler: impl FnOnce() -> Result<T, HandlerError>) -> Result<T, HandlerError> {
     catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| Err(HandlerError::panicked(panicked_with(panic))))
 }

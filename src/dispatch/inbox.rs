@@ -25,8 +25,8 @@ pub struct Envelope {
 /// costs no decoding.
 #[derive(Debug)]
 pub enum Body {
-    /// The value, from a core of this env.
-    Value(Parcel),
+    /// The value, from a core of this env. Boxed, so that it is not moved about with its place in the inbox.
+    Value(Box<Parcel>),
     /// The bytes, from a peer.
     Bytes(Vec<u8>),
 }
@@ -137,7 +137,6 @@ const FEW_GAPS: usize = 32;
 impl Inbox {
     /// Appends a message, or gives it back if there is no room.
     #[inline]
-    #[expect(clippy::result_large_err, reason = "the message itself comes back, and moves are what it is made for")]
     pub fn push(&mut self, envelope: Envelope, limits: &InboxLimits) -> Result<(), Refused> {
         let bytes = envelope.body.bytes();
         if let Some(setting) = limits.refusing(self.messages(), self.bytes, bytes) {
@@ -173,10 +172,10 @@ impl Inbox {
         if self.index.is_built() {
             self.unindex_front();
         }
-        let item = self.queue.pop_front()?;
-        self.bytes -= item.bytes();
-        self.events -= usize::from(matches!(item, Item::Event(_)));
-        Some(item)
+        let front = self.queue.front()?;
+        self.bytes -= front.bytes();
+        self.events -= usize::from(matches!(front, Item::Event(_)));
+        self.queue.pop_front()
     }
 
     /// What has waited longest, which stays.
@@ -390,8 +389,8 @@ mod tests {
     #[test]
     fn a_value_counts_with_its_own_size() {
         let size = |value: Body| (value.bytes(), value.bytes_outside());
-        assert_eq!(size(Body::Value(Parcel::new([0u8; 100]))), (100, 0));
-        assert_eq!(size(Body::Value(Parcel::new([0u8; 1000]))), (1000, 1000));
+        assert_eq!(size(Body::Value(Parcel::new([0u8; 100]).into())), (100, 0));
+        assert_eq!(size(Body::Value(Parcel::new([0u8; 1000]).into())), (1000, 1000));
         assert_eq!(size(Body::Bytes(vec![0; 10])), (10, 10));
     }
 }

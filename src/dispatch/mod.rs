@@ -27,6 +27,7 @@ pub mod reply_path;
 pub mod responder;
 pub mod shared;
 mod slot;
+mod spare_parcels;
 mod suspended;
 pub mod teller;
 pub mod trace;

@@ -1,11 +1,31 @@
 //! The duty to answer.
 
+use std::rc::Rc;
+
 use serde::Serialize;
 
 use super::call::Call;
 use super::endpoint_context::EndpointContext;
-use super::reply_path::{Answer, ReplyValue};
+use super::reply_path::{Answer, ReplyPath, ReplyValue};
 use crate::wire::failure::{Failure, FailureCode, HandlerError};
+use crate::wire::frame::EndpointId;
+
+/// A call that has reached its endpoint. The duty to answer it begins with [`responder`](Arrival::responder), where it is to
+/// lie, so that it is not moved about.
+#[derive(Clone, Copy)]
+pub struct Arrival<'a> {
+    pub(super) call: &'a Call,
+    pub(super) endpoint: EndpointId,
+    pub(super) path: &'a Rc<dyn ReplyPath>,
+}
+
+impl Arrival<'_> {
+    /// The duty to answer; taken once.
+    #[inline]
+    pub(super) fn responder(&self) -> Responder {
+        Responder::new(*self.call, EndpointContext::new(self.endpoint, self.path.clone()))
+    }
+}
 
 /// The duty to answer one call.
 ///

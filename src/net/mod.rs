@@ -23,4 +23,5 @@ pub mod reader;
 pub mod ref_policy;
 pub mod remote;
 pub mod roster;
+pub mod waiter;
 pub mod writer;

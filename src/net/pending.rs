@@ -15,6 +15,7 @@ use super::asks_by_peer::AsksByPeer;
 pub use super::asks_by_peer::{Batch, Next};
 use super::deadlines::Deadlines;
 use super::errors::AskError;
+pub use super::waiter::{ByFuture, Waiter, Waits};
 use crate::executor::catch::wake;
 use crate::mesh::parcel::Parcel;
 use crate::wire::codec::{self, CodecError};
@@ -43,22 +44,6 @@ where
         let waits = table.borrow().is_waiting(key);
         if waits { table.borrow_mut().reply(key, |into| into.fill(reply)) } else { None }
     })
-}
-
-/// Who waits for the answer.
-#[derive(Debug)]
-pub enum Waiter {
-    /// A future on the core; the waker of the task that polled it last.
-    Future(Option<Waker>),
-    /// Another thread.
-    Cell(Arc<AskCell>),
-    /// An ask of another core, which this core has relayed.
-    Core {
-        /// The core.
-        core: u16,
-        /// The ask, as that core knows it.
-        request: u64,
-    },
 }
 
 /// What the core keeps of an ask, beside who waits for it and until when.

@@ -10,15 +10,14 @@ use super::relay::{Asker, ClientWay, NO_WAY, Relay};
 use super::shard::Shard;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::directory::Place;
-use crate::dispatch::inbox::{Body, Envelope};
+use crate::dispatch::inbox::Envelope;
 use crate::dispatch::trace;
-use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::asked::{LimitedBy, Via};
 use crate::net::errors::{AskError, SendError};
 use crate::net::outbox::Addressed;
 use crate::net::peer::Peer;
-use crate::net::pending::{AskKind, Asked, Waiter};
+use crate::net::pending::{AskKind, Asked, Waiter, Waits};
 use crate::wire::codec::{self, CodecError, Written};
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{self, Draft, EndpointId, FrameTooLarge, RequestHead, Route, Target, core_of_key};
@@ -118,11 +117,11 @@ pub(super) enum Refusal {
 impl Shard {
     /// Sends an ask. Its answer comes under the returned key.
     #[inline]
-    pub fn ask<M: Ask>(
+    pub fn ask<M: Ask, W: Waits>(
         self: &Rc<Self>,
         to: &Destination,
         message: M,
-        waiter: Waiter,
+        waiter: W,
         options: AskOptions,
     ) -> Result<AskKey, Box<AskError>> {
         if self.closing.get().is_some() {
@@ -152,31 +151,31 @@ impl Shard {
 
     /// Asks an endpoint of this core.
     #[inline]
-    fn ask_here<M: Ask>(self: &Rc<Self>, id: EndpointId, message: M, waiter: Waiter, limit: &Limit) -> AskKey {
+    fn ask_here<M: Ask, W: Waits>(self: &Rc<Self>, id: EndpointId, message: M, waiter: W, limit: &Limit) -> AskKey {
         self.count(|counters| counters.asks_local += 1);
-        let asked = limit.asked::<M>(Via::Env { id, core: self.core });
-        if matches!(waiter, Waiter::Future(_)) && self.may_be_early(id, M::ID) {
-            return self.keep_early(id, message, asked, limit.deadline);
+        let via = Via::Env { id, core: self.core };
+        if W::BY_FUTURE && self.may_be_early(id, M::ID) {
+            return self.keep_early(id, message, limit.asked::<M>(via), limit.deadline);
         }
-        let key = self.pending.borrow_mut().insert(waiter, asked, limit.deadline);
+        let key = self.pending.borrow_mut().insert(waiter.into(), limit.asked::<M>(via), limit.deadline);
         let call = Call { origin: Origin::Here, request: key.0, deadline: limit.deadline, resolved: None, near: true };
-        let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
+        let envelope = Envelope { call, message: M::ID, body: self.dispatcher.pack(message) };
         self.dispatcher.deliver(id, envelope, &self.path());
         key
     }
 
     /// Asks an endpoint of another core of this env.
     #[inline]
-    fn ask_core<M: Ask>(
+    fn ask_core<M: Ask, W: Waits>(
         self: &Rc<Self>,
         core: u16,
         id: EndpointId,
         message: M,
-        waiter: Waiter,
+        waiter: W,
         limit: &Limit,
     ) -> Result<AskKey, Box<AskError>> {
         let asked = limit.asked::<M>(Via::Env { id, core });
-        let entered = Entered(self, self.pending.borrow_mut().insert(waiter, asked, limit.deadline));
+        let entered = Entered(self, self.pending.borrow_mut().insert(waiter.into(), asked, limit.deadline));
         let (origin, request) = (Origin::Core(self.core), entered.1.0);
         let call = Call { origin, request, deadline: limit.deadline, resolved: None, near: true };
         let sent = self.lane_request(core, id, &call, message);
@@ -187,11 +186,11 @@ impl Shard {
 
     /// Asks an endpoint of a peer.
     #[inline]
-    fn ask_peer<M: Ask>(
+    fn ask_peer<M: Ask, W: Waits>(
         self: &Rc<Self>,
         to: &Named<'_>,
         message: M,
-        waiter: Waiter,
+        waiter: W,
         limit: Limit,
     ) -> Result<AskKey, Box<AskError>> {
         // Named first: to encode and to drop a message is the user's code, which may ask, or panic.
@@ -199,7 +198,7 @@ impl Shard {
         let via = self.send_to_peer(to, reserved.1.0, message, limit);
         let via = via.map_err(|refusal| refusal.into_ask(self.describe_named(to)))?;
         self.count(|counters| counters.asks_peer += 1);
-        Ok(reserved.enter(waiter, limit.asked::<M>(via), limit.deadline))
+        Ok(reserved.enter(waiter.into(), limit.asked::<M>(via), limit.deadline))
     }
 
     #[cold]
@@ -264,9 +263,9 @@ impl Shard {
                 let origin = if core == self.core { Origin::Here } else { Origin::Core(self.core) };
                 let call = Call { origin, request: 0, deadline: NO_DEADLINE, resolved: None, near: true };
                 if core == self.core {
-                    let envelope = Envelope { call, message: M::ID, body: Body::Value(Parcel::new(message)) };
                     let room = self.dispatcher.has_room(*id, size_of::<M>());
                     room.map_err(|(code, queue)| refused(code, queue, name))?;
+                    let envelope = Envelope { call, message: M::ID, body: self.dispatcher.pack(message) };
                     self.count(|counters| counters.sends_local += 1);
                     self.dispatcher.deliver(*id, envelope, &self.path());
                     return Ok(());

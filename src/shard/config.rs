@@ -34,7 +34,8 @@ pub struct Config {
     /// Elements of sequences and maps that a message or a reply of a peer may have beyond one for each of its bytes:
     /// 65,536. Only elements of types without any field take no byte.
     pub decode_elements: usize,
-    /// Messages that wait in an endpoint's inbox: 4,096. Further ones are refused.
+    /// Messages that wait in an endpoint's inbox: 4,096. Further ones are refused. A core keeps the memory of as many, 144
+    /// bytes each, for messages to come.
     pub inbox_messages: usize,
     /// Bytes of messages that wait in an endpoint's inbox, or in a lane from one core to another: 64 MiB. A message of a
     /// peer counts as its encoding, one of this env as the size of its type: what it owns on the heap is not seen. One

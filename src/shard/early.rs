@@ -11,7 +11,6 @@ use std::task::Context;
 use super::shard::Shard;
 use crate::dispatch::call::{Call, Origin};
 use crate::dispatch::dispatcher::Called;
-use crate::dispatch::reply_path::ReplyPath;
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::pending::{Asked, Waiter};
@@ -25,7 +24,7 @@ pub const EARLY_PER_TURN: u32 = 128;
 const EARLY_DEPTH: u32 = 8;
 
 /// A message that waits for its asker. Boxed, so that nothing of it is moved about; the box is used again.
-pub(super) struct Early {
+pub(crate) struct Early {
     key: AskKey,
     endpoint: EndpointId,
     message: MessageId,
@@ -33,8 +32,6 @@ pub(super) struct Early {
     deadline: u64,
     /// The message, then its reply.
     parcel: Parcel,
-    /// Calls the handler, if that may be called like a function.
-    call: fn(&Shard, &mut Early, Rc<dyn ReplyPath>) -> Called,
 }
 
 impl Early {
@@ -46,7 +43,6 @@ impl Early {
             asked: Asked::NOTHING,
             deadline: 0,
             parcel: Parcel::default(),
-            call: |_, _, _| Called::NotNow,
         })
     }
 
@@ -59,7 +55,7 @@ impl Early {
 /// What became of an ask when its answer was awaited.
 pub(crate) enum Handled {
     /// The reply is there: [`Shard::early_reply`] gives it.
-    Replied,
+    Replied(Box<Early>),
     /// It is there too, but others have their turn first; the asker is woken.
     Later,
     /// The table tells.
@@ -169,7 +165,7 @@ impl Shard {
         let key = self.pending.borrow_mut().reserve();
         let mut early = self.early.spare.take().unwrap_or_else(|| self.early.more_spares.take_or_make());
         (early.key, early.endpoint, early.message) = (key, endpoint, M::ID);
-        (early.asked, early.deadline, early.call) = (asked, deadline, call_early::<M>);
+        (early.asked, early.deadline) = (asked, deadline);
         early.parcel.fill(message);
         self.early.key.set(key);
         self.early.waiting.set(Some(early));
@@ -181,32 +177,36 @@ impl Shard {
     /// Whatever its handler has woken runs before the asker goes on, as it does after a turn of the endpoint.
     #[inline]
     pub(crate) fn handle_early(self: &Rc<Self>, key: AskKey, cx: &mut Context<'_>) -> Handled {
-        if self.early.key.get() != key {
-            return Handled::ByTable;
-        }
+        if self.early.key.get() == key { self.call_early(cx) } else { Handled::ByTable }
+    }
+
+    fn call_early(self: &Rc<Self>, cx: &mut Context<'_>) -> Handled {
         let Some(mut early) = self.early.take() else { return Handled::ByTable };
         self.early.left.set(self.early.left.get().saturating_sub(1));
         let deeper = Deeper::new(&self.early.depth);
-        let called = (early.call)(self, &mut early, self.path());
-        let handled = match called {
-            Called::Replied if self.executor.ready_len() == 0 => {
-                self.pending.borrow_mut().release(key);
-                Handled::Replied
-            }
-            called => self.answer_by_table(&mut early, called, cx),
-        };
+        let (endpoint, call, message) = (early.endpoint, early.call(), early.message);
+        let called = self.dispatcher.call(endpoint, call, message, &mut early.parcel, self.path());
+        if let Called::Replied = called
+            && self.executor.ready_len() == 0
+        {
+            self.pending.borrow_mut().release(early.key);
+            return Handled::Replied(early);
+        }
+        let handled = self.answer_by_table(&mut early, called, cx);
         drop(deeper);
         self.early.keep(early);
         handled
     }
 
-    /// The reply that a call of [`handle_early`](Self::handle_early) has just left.
+    /// The reply that [`handle_early`](Self::handle_early) gave; none if it is of another type.
     #[inline]
-    pub(crate) fn early_reply<R: 'static>(&self) -> Option<R> {
-        let mut early = self.early.spare.take()?;
-        let reply = early.parcel.remove::<R>();
-        self.early.put_back(early);
-        reply
+    pub(crate) fn early_reply<R: 'static>(&self, mut early: Box<Early>) -> Option<R> {
+        let Some(reply) = early.parcel.remove() else {
+            self.early.put_back(early);
+            return None;
+        };
+        self.early.keep(early);
+        Some(reply)
     }
 
     /// The handler may await, has failed, or has woken somebody.
@@ -259,9 +259,4 @@ impl Shard {
         self.early.put_back(early);
         true
     }
-}
-
-fn call_early<M: Ask>(shard: &Shard, early: &mut Early, path: Rc<dyn ReplyPath>) -> Called {
-    let call = early.call();
-    shard.dispatcher.call::<M>(early.endpoint, call, &mut early.parcel, path)
 }
