@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use super::core::{Core, Step};
-use super::node::{Injected, Node, now};
+use super::node::{Injected, Node};
 use super::stage::{Act, Drive, Stage, Tell, Turn, node};
 use crate::executor::idle::{Idle, IdleState, SpinFor};
 use crate::{EndpointRef, RpcEnv};
@@ -162,10 +162,10 @@ fn a_core_that_begins_to_spin_has_issued_its_wakes() {
         assert!(server.cores[1].park.is_parked());
         stage.with(asking, |core| {
             core.rouse().unwrap();
-            // Long rests have taught it not to spin; this one was short.
+            // Long rests have taught it not to spin; this one is short, however slow the machine is.
             core.idle = IdleState::new(Idle::default());
             (0..10).for_each(|_| core.idle.learn(1_000_000_000));
-            core.resting = Some(now() - 20_000);
+            core.resting = Some(u64::MAX);
             drop(crate::spawn(async move { actor.ask(Act(1)).await }));
 
             assert_eq!(core.step().unwrap(), Step::Idle);
