@@ -324,12 +324,12 @@ fn a_node_that_connects_anew_is_asked_over_the_new_connection_at_once() {
     bounded(|| {
         let env = server(2);
         let to = book_of(&env, introduction().incarnation);
-        for (old, new) in [(0, 0), (0, 1), (1, 0)] {
+        for ((old, new), ordinal) in [(0, 0), (0, 1), (1, 0)].into_iter().zip([1, 3, 5]) {
             // Half-open: nothing tells the acceptor that it has ended.
-            let mut first = RawPeer::greet_as(address(&env), &hello(old, 1, 1));
+            let mut first = RawPeer::greet_as(address(&env), &hello(old, 1, ordinal));
             let waiting = to.ask(Lines);
             first.next(|_| ());
-            let mut second = RawPeer::greet_as(address(&env), &hello(new, 1, 2));
+            let mut second = RawPeer::greet_as(address(&env), &hello(new, 1, ordinal + 1));
             let error = common::echo::within(waiting).unwrap_err();
             let AskError::Disconnected { cause, .. } = &error else { panic!("{error:?}") };
             assert!(cause.contains("has connected anew"), "{error}");
@@ -382,8 +382,8 @@ fn the_identities_of_nodes_that_have_left_are_bounded_and_the_next_one_is_forgot
     bounded(|| {
         let env = serving(1, Config { absent_nodes: 1, ..config() });
         env.register("book", Book::default).unwrap();
-        for incarnation in [1, 2, 1] {
-            let peer = RawPeer::greet_as(address(&env), &Hello { incarnation, ..hello(0, 1, 1) });
+        for (incarnation, ordinal) in [(1, 1), (2, 1), (1, 2)] {
+            let peer = RawPeer::greet_as(address(&env), &Hello { incarnation, ..hello(0, 1, ordinal) });
             drop(peer);
             eventually(&env, "it has gone", |now| now.connections == 0);
         }

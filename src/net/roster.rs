@@ -1,6 +1,6 @@
 //! Who is connected to this env: looked at when connections come and go, never on the path of a message.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,11 +11,13 @@ use super::connection_id::ConnectionId;
 use super::fences::Fences;
 use super::node_ids::is_given;
 use super::remote::Remote;
-use crate::wire::handshake::{Hello, Token};
+use crate::wire::handshake::{Hello, OutboxTag, Token};
 use crate::wire::told::Alias;
 
 /// Expired identities that one connection removes, at most: as it comes or goes.
 const PURGE: usize = 64;
+/// Outboxes of a node without a connection that are remembered, at most.
+const CLOSED_OUTBOXES: usize = 64;
 
 /// A connection over which a node can be asked that listens nowhere.
 #[derive(Debug)]
@@ -138,6 +140,8 @@ struct Node {
     routes: BTreeMap<(u16, u64), Arc<Route>>,
     /// The latest connection of each of its outboxes, as long as it is open.
     outboxes: HashMap<u64, Latest>,
+    /// Id and ordinal of the outboxes whose latest connection has closed, the oldest first.
+    closed: VecDeque<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -167,25 +171,26 @@ impl Roster {
         table.last += 1;
         let number = table.last;
         let (identity, id) = table.identify(arrival);
+        // Without a token anybody could displace anybody.
+        let tag = hello.outbox.filter(|_| accepted && hello.token.is_some());
+        if let (Some(tag), Some(node)) = (tag, table.nodes.get(&identity))
+            && node.is_late(tag)
+        {
+            return Err(Superseded);
+        }
         let node = table.node(identity, id, arrival);
         let mut displaced = None;
-        // Without a token anybody could displace anybody.
-        if let (true, Some(tag), Some(_)) = (accepted, hello.outbox, hello.token) {
+        if let Some(tag) = tag {
             let latest = Latest { ordinal: tag.ordinal, core, connection, number };
-            match node.outboxes.get(&tag.id).copied() {
-                Some(old) if old.ordinal >= latest.ordinal => return Err(Superseded),
-                Some(old) => {
-                    // On the same core it is closed before its successor is read, and what it has brought is before
-                    // that.
-                    if old.core != core {
-                        self.fences.fence(old.core, old.connection);
-                    }
-                    node.end_route(old.core, old.number);
-                    displaced = Some((old.core, old.connection));
+            node.closed.retain(|(outbox, _)| *outbox != tag.id);
+            if let Some(old) = node.outboxes.insert(tag.id, latest) {
+                // On the same core it is closed before its successor is read, and what it has brought is before that.
+                if old.core != core {
+                    self.fences.fence(old.core, old.connection);
                 }
-                None => {}
+                node.end_route(old.core, old.number);
+                displaced = Some((old.core, old.connection));
             }
-            node.outboxes.insert(tag.id, latest);
         }
         node.open += 1;
         node.connections.fetch_add(1, Ordering::Relaxed);
@@ -233,11 +238,7 @@ impl Roster {
         let identity = peer.0.identity;
         let Some(node) = table.nodes.get_mut(&identity) else { return true };
         node.end_route(core, peer.0.number);
-        if let Some(id) = peer.0.outbox
-            && node.outboxes.get(&id).is_some_and(|latest| latest.number == peer.0.number)
-        {
-            node.outboxes.remove(&id);
-        }
+        node.close_outbox(&peer);
         node.open -= 1;
         node.connections.fetch_sub(1, Ordering::Relaxed);
         if node.open > 0 {
@@ -352,6 +353,7 @@ impl Table {
             connections: Arc::default(),
             routes: BTreeMap::new(),
             outboxes: HashMap::new(),
+            closed: VecDeque::new(),
         });
         if node.open == 0 {
             // It is new, or has come back: its peers count anew.
@@ -396,6 +398,24 @@ impl Table {
 }
 
 impl Node {
+    /// Whether a connection of this outbox comes late: a later one has arrived, be it that that has closed since.
+    fn is_late(&self, tag: OutboxTag) -> bool {
+        let open = self.outboxes.get(&tag.id).map(|latest| latest.ordinal);
+        let latest = open.or_else(|| self.closed.iter().find(|(id, _)| *id == tag.id).map(|(_, ordinal)| *ordinal));
+        latest.is_some_and(|latest| latest >= tag.ordinal)
+    }
+
+    /// Notes the end of a connection, if it is the latest of its outbox.
+    fn close_outbox(&mut self, peer: &Peer) {
+        let Some(id) = peer.0.outbox else { return };
+        let Some(latest) = self.outboxes.get(&id).filter(|latest| latest.number == peer.0.number) else { return };
+        if self.closed.len() == CLOSED_OUTBOXES {
+            self.closed.pop_front();
+        }
+        self.closed.push_back((id, latest.ordinal));
+        self.outboxes.remove(&id);
+    }
+
     /// Nobody is routed over this connection from now on.
     fn end_route(&mut self, core: u16, number: u64) {
         if let Some(route) = self.routes.remove(&(core, number)) {

@@ -205,3 +205,36 @@ fn the_ids_in_what_a_connection_has_brought_are_understood_after_its_end_until_i
     assert_eq!(understood(), [Ok(None), alias(42, Some(1002)), Err(Forgotten)]);
     assert_eq!(roster.alias_of(1, at(2, 1)), Ok(None));
 }
+
+#[test]
+fn a_late_connection_of_an_outbox_is_known_as_such_though_the_later_one_has_closed() {
+    let roster = roster();
+    let arrived =
+        |slot, outbox, now| arrive(&roster, 0, slot, &known(42, 1, outbox), now).map(|arrived| arrived.displaced);
+    assert_eq!((arrived(1, (5, 2), 0), arrived(2, (6, 1), 0)), (Ok(None), Ok(None)));
+    assert!(roster.leave(0, id(1), 0));
+    assert_eq!(
+        [1, 2].map(|ordinal| arrived(3, (5, ordinal), 0)),
+        [Err(Superseded), Err(Superseded)],
+        "the node is connected"
+    );
+    assert!(roster.leave(0, id(2), 10));
+    assert_eq!([1, 2].map(|ordinal| arrived(3, (5, ordinal), 20)), [Err(Superseded), Err(Superseded)], "it is away");
+    assert_eq!((arrived(3, (5, 3), 20), over(&roster, 42, 0)), (Ok(None), Some((0, 3))), "and comes back");
+    assert!(roster.leave(0, id(3), 20));
+    assert_eq!(arrived(4, (5, 1), 120), Ok(None), "it was forgotten meanwhile");
+}
+
+#[test]
+fn of_the_closed_outboxes_of_a_node_as_many_are_known_as_the_limit_and_the_oldest_goes_first() {
+    let roster = roster();
+    let arrived = |slot, outbox| arrive(&roster, 0, slot, &known(42, 1, outbox), 0).map(drop);
+    assert_eq!(arrived(1, (1000, 1)), Ok(()));
+    for outbox in 0..10_000 {
+        assert_eq!(arrived(2, (outbox % 1000, outbox)), Ok(()));
+        assert!(roster.leave(0, id(2), 0));
+    }
+    assert_eq!(arrived(2, (936, 1)), Err(Superseded));
+    assert_eq!(arrived(2, (935, 1)), Ok(()));
+    assert_eq!(roster.lock().nodes.values().map(|node| node.closed.len()).sum::<usize>(), 64);
+}

@@ -185,6 +185,10 @@ impl Hello {
             std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| HelloError::Malformed("a string is no UTF-8"))
         };
         let advertised = text(FIXED + name_length, advertised_length)?;
+        // It is written to logs as it is, as part of longer texts.
+        if advertised.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            return Err(HelloError::Malformed("its address holds a control character or white space"));
+        }
         let max_frame = u32::from_le_bytes([bytes[20], bytes[21], bytes[22], bytes[23]]);
         if (max_frame as usize) < MAX_FAILURE {
             return Err(HelloError::Malformed("its largest frame is below 4096 bytes"));
@@ -328,6 +332,16 @@ mod tests {
         assert_eq!((all[8], &all[40..]), (52, &[3, 0, 8, 0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88][..]));
         all[42] = 7;
         assert!(matches!(Hello::decode(&all), Err(HelloError::Malformed(_))));
+    }
+
+    #[test]
+    fn an_address_that_would_end_a_line_of_a_log_is_refused() {
+        for address in
+            ["h:1\n2026-01-01 ERROR", "h:1\r", "\u{1b}[31mh:1", "unix:/a\0", "h\u{85}:1", "h\u{2028}:1", "h :1"]
+        {
+            let hello = Hello { advertised: Some(address.into()), ..hello() };
+            assert!(matches!(Hello::decode(&bytes(&hello)), Err(HelloError::Malformed(_))), "{address:?}");
+        }
     }
 
     #[test]
