@@ -3,6 +3,7 @@
 //! No system call, no clock and no socket in here. The shard feeds what the ring delivers and sends what these
 //! types hold ready, so all of it runs under plain tests.
 
+mod absent;
 pub mod ask_cell;
 pub mod ask_key;
 pub mod asked;

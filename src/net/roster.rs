@@ -1,10 +1,11 @@
 //! Who is connected to this env: looked at when connections come and go, never on the path of a message.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use super::absent::Absent;
+pub use super::absent::Memory;
 use super::connected::Inner;
 pub use super::connected::Peer;
 use super::connection_id::ConnectionId;
@@ -37,15 +38,6 @@ impl Route {
     pub fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
-}
-
-/// How many nodes that have left are remembered, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub struct Memory {
-    /// Their number.
-    pub nodes: usize,
-    /// How long.
-    pub time: Duration,
 }
 
 /// A connection whose hello has been read.
@@ -93,7 +85,6 @@ pub struct Forgotten;
 pub struct Roster {
     table: Mutex<Table>,
     fences: Fences,
-    memory: Memory,
 }
 
 /// By what a node is recognised.
@@ -109,7 +100,7 @@ pub(super) enum Identity {
     Dialled(u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
     peers: HashMap<(u16, ConnectionId), Peer>,
     nodes: HashMap<Identity, Node>,
@@ -119,8 +110,8 @@ struct Table {
     /// By core and place, the last connection there in whose words an id means another node than here. What a
     /// connection has brought may be decoded after its end.
     aliases: HashMap<(u16, u32), (ConnectionId, Alias)>,
-    /// The incarnations of those that have left and are remembered, by when that was.
-    absent: BTreeSet<(u64, u64)>,
+    /// Those that have left and are remembered.
+    absent: Absent,
     last: u64,
 }
 
@@ -134,6 +125,8 @@ struct Node {
     /// How many connections it has, and when it lost the last one if it has none.
     open: usize,
     left: u64,
+    /// From where its last connection was.
+    remote: Remote,
     /// What its peers show as the number of its connections.
     connections: Arc<AtomicUsize>,
     /// By their cores, the oldest first.
@@ -155,7 +148,15 @@ struct Latest {
 impl Roster {
     /// Nobody is connected to so many cores, each of which has so many connections at most.
     pub fn new(cores: u16, connections: usize, memory: Memory) -> Roster {
-        Roster { table: Mutex::default(), fences: Fences::new(cores, connections), memory }
+        let table = Table {
+            peers: HashMap::new(),
+            nodes: HashMap::new(),
+            others: HashMap::new(),
+            aliases: HashMap::new(),
+            absent: Absent::new(memory),
+            last: 0,
+        };
+        Roster { table: Mutex::new(table), fences: Fences::new(cores, connections) }
     }
 
     /// A connection is open: its peer has said its hello. If it succeeds another one of the same outbox, on another
@@ -167,7 +168,7 @@ impl Roster {
         let Arrival { core, connection, remote, hello, accepted, .. } = *arrival;
         let mut table = self.lock();
         let table = &mut *table;
-        table.purge(arrival.now, self.memory.time);
+        table.purge(arrival.now);
         table.last += 1;
         let number = table.last;
         let (identity, id) = table.identify(arrival);
@@ -233,7 +234,7 @@ impl Roster {
     pub fn leave(&self, core: u16, connection: ConnectionId, now: u64) -> bool {
         let mut table = self.lock();
         let table = &mut *table;
-        table.purge(now, self.memory.time);
+        table.purge(now);
         let Some(peer) = table.peers.remove(&(core, connection)) else { return true };
         let identity = peer.0.identity;
         let Some(node) = table.nodes.get_mut(&identity) else { return true };
@@ -244,17 +245,15 @@ impl Roster {
         if node.open > 0 {
             return true;
         }
-        node.left = now;
-        match (identity, node.token) {
-            (Identity::First(incarnation), Some(_)) if table.absent.len() < self.memory.nodes => {
-                table.absent.insert((now, incarnation));
-                true
-            }
-            (_, token) => {
-                table.forget(identity);
-                token.is_none() || !matches!(identity, Identity::First(_))
-            }
+        (node.left, node.remote) = (now, peer.remote());
+        let kept = match (identity, node.token) {
+            (Identity::First(incarnation), Some(_)) => Some(table.absent.insert(now, incarnation, peer.remote())),
+            _ => None,
+        };
+        if kept != Some(true) {
+            table.forget(identity);
         }
+        kept != Some(false)
     }
 
     /// Whether the peer of a connection has connected anew in its stead: what it has brought and is not delivered yet
@@ -350,6 +349,7 @@ impl Table {
             listens,
             open: 0,
             left: 0,
+            remote: arrival.remote,
             connections: Arc::default(),
             routes: BTreeMap::new(),
             outboxes: HashMap::new(),
@@ -360,7 +360,7 @@ impl Table {
             node.connections = counter.unwrap_or_default();
             node.listens = listens;
             match identity {
-                Identity::First(incarnation) => drop(self.absent.remove(&(node.left, incarnation))),
+                Identity::First(incarnation) => self.absent.remove(node.left, incarnation, node.remote),
                 Identity::Other(..) | Identity::Unknown(_) => drop(self.others.insert(id, identity)),
                 Identity::Dialled(_) => {}
             }
@@ -382,17 +382,14 @@ impl Table {
     }
 
     /// Forgets those that left long ago.
-    fn purge(&mut self, now: u64, memory: Duration) {
-        let memory = u64::try_from(memory.as_nanos()).unwrap_or(u64::MAX);
+    fn purge(&mut self, now: u64) {
         for _ in 0..PURGE {
-            match self.absent.first() {
-                Some((left, incarnation)) if left.saturating_add(memory) <= now => {
-                    let identity = Identity::First(*incarnation);
-                    self.absent.pop_first();
-                    self.forget(identity);
-                }
-                _ => return,
+            let Some((left, incarnation)) = self.absent.expired(now) else { return };
+            let identity = Identity::First(incarnation);
+            if let Some(node) = self.nodes.get(&identity) {
+                self.absent.remove(left, incarnation, node.remote);
             }
+            self.forget(identity);
         }
     }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::wire::handshake::OutboxTag;
 
@@ -237,4 +239,26 @@ fn of_the_closed_outboxes_of_a_node_as_many_are_known_as_the_limit_and_the_oldes
     assert_eq!(arrived(2, (936, 1)), Err(Superseded));
     assert_eq!(arrived(2, (935, 1)), Ok(()));
     assert_eq!(roster.lock().nodes.values().map(|node| node.closed.len()).sum::<usize>(), 64);
+}
+
+#[test]
+fn a_stranger_that_comes_under_many_names_takes_no_memory_of_nodes_at_other_addresses() {
+    let roster = Roster::new(4, 64, Memory { nodes: 1600, time: Duration::from_secs(1) });
+    let ordinal = std::cell::Cell::new(0);
+    let come_and_go = |node, address: &str| {
+        ordinal.set(ordinal.get() + 1);
+        let (connection, remote) = (id(1), address.parse().map_or(Remote::Unix, Remote::Tcp));
+        let (hello, fresh) = (known(node, 1, (1, ordinal.get())), 1000);
+        roster.enter(&Arrival { core: 0, connection, remote, hello: &hello, accepted: true, now: 0, fresh }).unwrap();
+        roster.leave(0, connection, 0)
+    };
+    let remembered = |nodes: std::ops::Range<u64>, address: fn(u64) -> String| {
+        nodes.filter(|node| come_and_go(*node, &address(*node))).count()
+    };
+    assert_eq!(remembered(10_000..20_000, |node| format!("10.0.0.1:{node}")), 100);
+    assert_eq!(remembered(20_000..30_000, |node| format!("[2001:db8::{node:x}]:1")), 100, "one network");
+    assert_eq!(remembered(30_000..40_000, |_| "unix".into()), 100);
+    assert!(!come_and_go(1, "127.0.0.1:1"), "this machine, too");
+    assert!(come_and_go(2, "10.0.0.2:1") && come_and_go(3, "[2001:db8:1::1]:1"));
+    assert!(come_and_go(10_000, "10.0.0.1:1"), "one of those that are remembered");
 }

@@ -52,8 +52,9 @@ pub struct Config {
     pub deferred: usize,
     /// Connections per core, both directions: 10,240. Further ones are closed at once, or not opened.
     pub connections: usize,
-    /// Nodes that have no connection left and whose identity is kept for when they come back: 65,536. Of a further one
-    /// the identity is forgotten: whoever claims it next has it.
+    /// Nodes that have no connection left and whose identity is kept for when they come back: 65,536, a sixteenth
+    /// of them (or 64, if that is more) from one address. Of a further one the identity is forgotten: whoever claims it
+    /// next has it.
     pub absent_nodes: usize,
     /// How long the identity of such a node is kept: 1 h.
     pub absent_for: Duration,
