@@ -206,3 +206,27 @@ fn a_caller_whose_connection_has_ended_is_gone() {
         end(&env);
     });
 }
+
+#[test]
+fn a_node_at_several_addresses_is_asked_at_each_and_counts_as_another_one_at_the_second_with_a_warning() {
+    bounded(|| {
+        common::log::keep();
+        let env = builder("server", 2, config()).bind("0.0.0.0:0").advertise("127.0.0.1").start().unwrap();
+        let asking = builder("client", 2, config()).start().unwrap();
+        let (_, lodge) = host(&env);
+        let port = env.address().unwrap().port().unwrap();
+        // Two names of one socket, and another socket.
+        let addresses = ["127.0.0.1", "localhost", "127.0.0.2"].map(|host| format!("{host}:{port}"));
+        let doors = addresses.each_ref().map(|at| asking.endpoint_ref((at.as_str(), "porter")).unwrap());
+        for (door, core) in doors.iter().zip([0, 1, 0]).chain(doors.iter().zip([1, 0, 1])) {
+            let door = door.clone();
+            asking.spawn_on(core, move || async move { door.ask(Knock).await }).unwrap().join().unwrap().unwrap();
+            assert_eq!(lodge.peer().name(), "client");
+        }
+        let warned = common::log::take().into_iter().filter(|(_, line)| line.contains("counts as another node"));
+        let warned: Vec<_> = warned.filter(|(_, line)| line.contains(&port.to_string())).collect();
+        assert!((1..=2).contains(&warned.len()), "one for each core at most: {warned:?}");
+        assert!(warned.iter().all(|(_, line)| line.contains(&addresses[2])), "{warned:?}");
+        [&asking, &env].into_iter().for_each(end);
+    });
+}

@@ -78,7 +78,7 @@ impl Absent {
 
 /// What is one address: this machine, and of IPv6 a whole network, since a machine has as many addresses there as it
 /// likes.
-fn place(remote: Remote) -> IpAddr {
+pub(super) fn place(remote: Remote) -> IpAddr {
     match remote {
         Remote::Tcp(address) if !is_near(remote) => match address.ip().to_canonical() {
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),

@@ -50,7 +50,7 @@ impl Peer {
     /// A random number that tells one run of an env from all others, so it serves as the node's identity. It is the
     /// number that the node has chosen, and that refs to it carry, if the node connected here first with that number:
     /// whoever claims it beside or after that node, and does not have its token, is another node and gets a number of
-    /// its own.
+    /// its own. So does a node that this env has connected to, if it is known by that number from another address.
     pub fn node_id(&self) -> u64 {
         self.0.node
     }

@@ -167,7 +167,7 @@ mod tests {
         };
         let remote = remote.parse().map_or(Remote::Unix, Remote::Tcp);
         let connection = ConnectionId { slot: 0, generation: 0 };
-        let arrival = Arrival { core: 0, connection, remote, hello: &hello, accepted: true, now: 0, fresh: 2 };
+        let arrival = Arrival { core: 0, connection, remote, hello: &hello, dialled: None, now: 0, fresh: 2 };
         Roster::new(1, 1, Memory { nodes: 1, time: Duration::ZERO }).enter(&arrival).unwrap().peer
     }
 

@@ -1,11 +1,12 @@
 //! Who is connected to this env: looked at when connections come and go, never on the path of a message.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::absent::Absent;
 pub use super::absent::Memory;
+use super::absent::{Absent, place};
 use super::connected::Inner;
 pub use super::connected::Peer;
 use super::connection_id::ConnectionId;
@@ -51,8 +52,9 @@ pub struct Arrival<'a> {
     pub remote: Remote,
     /// What its peer has said.
     pub hello: &'a Hello,
-    /// The peer has opened it, so that the peer can be asked over it by its id.
-    pub accepted: bool,
+    /// The address that this env has dialled, as refs write it; none if the peer has opened the connection, so that it
+    /// can be asked over it by its id.
+    pub dialled: Option<&'a str>,
     /// The time, in nanoseconds of the clock of all cores.
     pub now: u64,
     /// The id of the node if it cannot have the one that it claims: the same for the same token, else a random one.
@@ -66,6 +68,8 @@ pub struct Arrived {
     pub peer: Peer,
     /// The connection that it succeeds, which is to be closed, and has been fenced if it is another core's.
     pub displaced: Option<(u16, ConnectionId)>,
+    /// It was dialled, and says that it is a node that is known from elsewhere: it counts as another one.
+    pub impostor: bool,
 }
 
 /// A later connection of the same outbox has arrived before.
@@ -96,8 +100,9 @@ pub(super) enum Identity {
     Other(u64, Token),
     /// It cannot be recognised: a node by the number of its connection.
     Unknown(u64),
-    /// This env connected to it, and it gave this incarnation.
-    Dialled(u64),
+    /// This env connected to it, and it gave this incarnation; a hash of its address if it is not the node that is
+    /// known by that incarnation.
+    Dialled(u64, Option<u64>),
 }
 
 #[derive(Debug)]
@@ -121,11 +126,12 @@ struct Node {
     /// The id that it was given, or would have been.
     given: Option<u64>,
     token: Option<Token>,
-    listens: bool,
+    /// Where it listens: as this env has dialled it, else as it says.
+    address: Option<Box<str>>,
     /// How many connections it has, and when it lost the last one if it has none.
     open: usize,
     left: u64,
-    /// From where its last connection was.
+    /// Where its first connection leads, or if it has left its last one did.
     remote: Remote,
     /// What its peers show as the number of its connections.
     connections: Arc<AtomicUsize>,
@@ -165,7 +171,8 @@ impl Roster {
     /// # Errors
     /// It is itself succeeded by one that has arrived before, and is to be closed.
     pub fn enter(&self, arrival: &Arrival<'_>) -> Result<Arrived, Superseded> {
-        let Arrival { core, connection, remote, hello, accepted, .. } = *arrival;
+        let Arrival { core, connection, remote, hello, dialled, .. } = *arrival;
+        let accepted = dialled.is_none();
         let mut table = self.lock();
         let table = &mut *table;
         table.purge(arrival.now);
@@ -221,7 +228,8 @@ impl Roster {
             table.aliases.insert((core, connection.slot), (connection, alias));
         }
         table.peers.insert((core, connection), peer.clone());
-        Ok(Arrived { peer, displaced })
+        let impostor = matches!(identity, Identity::Dialled(_, Some(_)));
+        Ok(Arrived { peer, displaced, impostor })
     }
 
     /// Number of the connection that was entered last.
@@ -311,7 +319,10 @@ impl Table {
     /// Which node has arrived, and the id that it has or gets.
     fn identify(&self, arrival: &Arrival<'_>) -> (Identity, u64) {
         let (incarnation, token) = (arrival.hello.incarnation, arrival.hello.token);
-        if let (true, Some(token)) = (arrival.accepted, token) {
+        if let Some(address) = arrival.dialled {
+            return self.identify_dialled(arrival, address);
+        }
+        if let Some(token) = token {
             // It stays another one than the first, who may have been forgotten since. An id that was given is for
             // nobody to claim.
             let other = Identity::Other(incarnation, token);
@@ -321,9 +332,6 @@ impl Table {
         }
         let first = self.nodes.get(&Identity::First(incarnation));
         match (first, token) {
-            // Nobody that was dialled is a node that listens nowhere.
-            (Some(first), _) if !arrival.accepted && !first.listens => (Identity::Unknown(self.last), arrival.fresh),
-            _ if !arrival.accepted => (Identity::Dialled(incarnation), incarnation),
             (None, _) if !is_given(incarnation) => (Identity::First(incarnation), incarnation),
             (Some(first), Some(_)) if first.token == token => (Identity::First(incarnation), incarnation),
             (_, Some(token)) => (Identity::Other(incarnation, token), arrival.fresh),
@@ -331,22 +339,40 @@ impl Table {
         }
     }
 
+    /// Which node has been dialled. All that is known of it is where it stands, so it is a node that stands there, or a
+    /// new one: every node learns the incarnations of those that it is connected with.
+    fn identify_dialled(&self, arrival: &Arrival<'_>, address: &str) -> (Identity, u64) {
+        let (incarnation, remote) = (arrival.hello.incarnation, arrival.remote);
+        let known = Identity::Dialled(incarnation, None);
+        let is_known = match (self.nodes.get(&known), self.nodes.get(&Identity::First(incarnation))) {
+            (Some(node), _) => node.is_dialled_as(address, remote),
+            (None, Some(node)) => node.listens_at(address, remote),
+            (None, None) => !is_given(incarnation),
+        };
+        if is_known {
+            return (known, incarnation);
+        }
+        let mut hash = DefaultHasher::new();
+        address.hash(&mut hash);
+        (Identity::Dialled(incarnation, Some(hash.finish())), arrival.fresh)
+    }
+
     /// The node with this identity; a new one gets this id.
     fn node(&mut self, identity: Identity, id: u64, arrival: &Arrival<'_>) -> &mut Node {
         let hello = arrival.hello;
-        let listens = hello.advertised.is_some();
+        let address = arrival.dialled.or(hello.advertised.as_deref());
         // Connections in both directions count together, if the node listens.
         let twin = match identity {
-            Identity::First(incarnation) if listens => self.nodes.get(&Identity::Dialled(incarnation)),
-            Identity::Dialled(incarnation) => self.nodes.get(&Identity::First(incarnation)),
+            Identity::First(incarnation) if address.is_some() => self.nodes.get(&Identity::Dialled(incarnation, None)),
+            Identity::Dialled(incarnation, None) => self.nodes.get(&Identity::First(incarnation)),
             _ => None,
         };
         let counter = twin.filter(|twin| twin.open > 0).map(|twin| twin.connections.clone());
         let node = self.nodes.entry(identity).or_insert_with(|| Node {
             id,
-            given: Some(arrival.fresh).filter(|id| is_given(*id) && arrival.accepted && hello.token.is_some()),
+            given: Some(arrival.fresh).filter(|id| is_given(*id) && arrival.dialled.is_none() && hello.token.is_some()),
             token: hello.token,
-            listens,
+            address: None,
             open: 0,
             left: 0,
             remote: arrival.remote,
@@ -358,12 +384,13 @@ impl Table {
         if node.open == 0 {
             // It is new, or has come back: its peers count anew.
             node.connections = counter.unwrap_or_default();
-            node.listens = listens;
+            node.address = address.map(Box::from);
             match identity {
                 Identity::First(incarnation) => self.absent.remove(node.left, incarnation, node.remote),
                 Identity::Other(..) | Identity::Unknown(_) => drop(self.others.insert(id, identity)),
-                Identity::Dialled(_) => {}
+                Identity::Dialled(..) => {}
             }
+            node.remote = arrival.remote;
             // Refs to it may carry the id that it had while another node had its incarnation.
             if let Some(given) = node.given {
                 self.others.insert(given, identity);
@@ -395,6 +422,17 @@ impl Table {
 }
 
 impl Node {
+    /// Whether a node that was dialled before is the one at this address. One socket may have several names.
+    fn is_dialled_as(&self, address: &str, remote: Remote) -> bool {
+        self.address.as_deref() == Some(address) || remote != Remote::Unix && self.remote == remote
+    }
+
+    /// Whether a node that has connected here itself is the one at this address: it says so, or comes from there.
+    fn listens_at(&self, address: &str, remote: Remote) -> bool {
+        let Some(own) = self.address.as_deref() else { return false };
+        own == address || place(self.remote) == place(remote)
+    }
+
     /// Whether a connection of this outbox comes late: a later one has arrived, be it that that has closed since.
     fn is_late(&self, tag: OutboxTag) -> bool {
         let open = self.outboxes.get(&tag.id).map(|latest| latest.ordinal);

@@ -35,12 +35,12 @@ fn id(slot: u32) -> ConnectionId {
 
 fn arrive(roster: &Roster, core: u16, slot: u32, hello: &Hello, now: u64) -> Result<Arrived, Superseded> {
     let (connection, fresh) = (id(slot), 1000 + u64::from(slot));
-    roster.enter(&Arrival { core, connection, remote: Remote::Unix, hello, accepted: true, now, fresh })
+    roster.enter(&Arrival { core, connection, remote: Remote::Unix, hello, dialled: None, now, fresh })
 }
 
 fn dial(roster: &Roster, slot: u32, hello: &Hello) -> Peer {
     let (connection, fresh) = (id(slot), 1000 + u64::from(slot));
-    let arrival = Arrival { core: 0, connection, remote: Remote::Unix, hello, accepted: false, now: 0, fresh };
+    let arrival = Arrival { core: 0, connection, remote: Remote::Unix, hello, dialled: Some("h:1"), now: 0, fresh };
     roster.enter(&arrival).unwrap().peer
 }
 
@@ -161,11 +161,7 @@ fn an_id_that_was_given_is_for_nobody_to_claim_and_leads_to_its_node_whatever_id
     let roster = roster();
     let arrive = |slot, hello: &Hello, now, fresh| {
         let (connection, remote) = (id(slot), Remote::Unix);
-        roster
-            .enter(&Arrival { core: 0, connection, remote, hello, accepted: true, now, fresh })
-            .unwrap()
-            .peer
-            .node_id()
+        roster.enter(&Arrival { core: 0, connection, remote, hello, dialled: None, now, fresh }).unwrap().peer.node_id()
     };
     let other = |outbox| known(42, 2, (outbox, 1));
     assert_eq!(arrive(1, &known(42, 1, (1, 1)), 0, GIVEN + 1), 42);
@@ -189,8 +185,9 @@ fn an_id_that_was_given_is_for_nobody_to_claim_and_leads_to_its_node_whatever_id
 fn the_ids_in_what_a_connection_has_brought_are_understood_after_its_end_until_its_place_is_used_again() {
     let roster = roster();
     let at = |slot, generation| ConnectionId { slot, generation };
-    let arrive = |connection, hello: &Hello, accepted, fresh| {
-        roster.enter(&Arrival { core: 1, connection, remote: Remote::Unix, hello, accepted, now: 0, fresh }).unwrap();
+    let arrive = |connection, hello: &Hello, accepted: bool, fresh| {
+        let dialled = Some("h:1").filter(|_| !accepted);
+        roster.enter(&Arrival { core: 1, connection, remote: Remote::Unix, hello, dialled, now: 0, fresh }).unwrap();
     };
     arrive(at(1, 0), &hello(42), true, 1001);
     arrive(at(2, 0), &hello(42), true, 1002);
@@ -249,7 +246,7 @@ fn a_stranger_that_comes_under_many_names_takes_no_memory_of_nodes_at_other_addr
         ordinal.set(ordinal.get() + 1);
         let (connection, remote) = (id(1), address.parse().map_or(Remote::Unix, Remote::Tcp));
         let (hello, fresh) = (known(node, 1, (1, ordinal.get())), 1000);
-        roster.enter(&Arrival { core: 0, connection, remote, hello: &hello, accepted: true, now: 0, fresh }).unwrap();
+        roster.enter(&Arrival { core: 0, connection, remote, hello: &hello, dialled: None, now: 0, fresh }).unwrap();
         roster.leave(0, connection, 0)
     };
     let remembered = |nodes: std::ops::Range<u64>, address: fn(u64) -> String| {
@@ -261,4 +258,38 @@ fn a_stranger_that_comes_under_many_names_takes_no_memory_of_nodes_at_other_addr
     assert!(!come_and_go(1, "127.0.0.1:1"), "this machine, too");
     assert!(come_and_go(2, "10.0.0.2:1") && come_and_go(3, "[2001:db8:1::1]:1"));
     assert!(come_and_go(10_000, "10.0.0.1:1"), "one of those that are remembered");
+}
+
+#[test]
+fn a_node_that_was_dialled_is_no_node_that_is_known_from_elsewhere_whatever_it_says() {
+    let roster = roster();
+    let tcp = |at: &str| Remote::Tcp(at.parse().unwrap());
+    let enter = |slot, dialled, remote, hello: &Hello| {
+        let (connection, fresh) = (id(slot), 1000 + u64::from(slot));
+        let arrived = roster.enter(&Arrival { core: 0, connection, remote, hello, dialled, now: 0, fresh }).unwrap();
+        (arrived.peer.node_id(), arrived.peer.connections(), arrived.impostor)
+    };
+    let listens = |incarnation| Hello { advertised: Some("h:1".into()), ..hello(incarnation) };
+    let dial =
+        |slot, address, remote: &str, incarnation| enter(slot, Some(address), tcp(remote), &listens(incarnation));
+    assert_eq!(dial(1, "h:1", "10.0.0.1:1", 42), (42, 1, false));
+    assert_eq!(dial(2, "h:1", "10.0.0.9:1", 42), (42, 2, false), "one host name, another of its addresses");
+    assert_eq!(dial(3, "10.0.0.1:1", "10.0.0.1:1", 42), (42, 3, false), "one socket, another name");
+    // Others, each of which is one node as long as it is connected.
+    assert_eq!(dial(4, "e:1", "10.0.0.2:1", 42), (1004, 1, true));
+    assert_eq!(dial(5, "e:1", "10.0.0.2:1", 42), (1004, 2, true));
+    assert_eq!(dial(6, "10.0.0.1:2", "10.0.0.1:2", 42), (1006, 1, true), "another port");
+    assert_eq!(enter(7, Some("unix:/a"), Remote::Unix, &listens(43)), (43, 1, false));
+    assert_eq!(enter(8, Some("unix:/b"), Remote::Unix, &listens(43)), (1008, 1, true), "another path");
+    assert_eq!(dial(9, "e:1", "10.0.0.2:1", 1 << 63 | 5), (1009, 1, true), "a given id is for nobody to claim");
+    // One that has connected here itself is dialled where it says that it listens, or where it comes from.
+    assert_eq!(enter(10, None, tcp("10.0.0.4:999"), &listens(44)), (44, 1, false));
+    assert_eq!(dial(11, "h:1", "10.0.0.5:1", 44), (44, 2, false));
+    assert!(roster.leave(0, id(11), 0));
+    assert_eq!(dial(12, "other:1", "10.0.0.4:1", 44), (44, 2, false));
+    assert!(roster.leave(0, id(12), 0));
+    assert_eq!(dial(13, "e:1", "10.0.0.2:1", 44), (1013, 1, true));
+    // Once nobody is known from elsewhere, it is as good as any.
+    assert!((1..=3).all(|slot| roster.leave(0, id(slot), 0)));
+    assert_eq!(dial(14, "e:2", "10.0.0.2:2", 42), (42, 1, false));
 }

@@ -235,22 +235,29 @@ impl Shard {
     pub(super) fn open(&self, id: ConnectionId, hello: &Hello) {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get(id) else { return };
+        let dialled = match connection.role {
+            Role::Dialled { peer } => self.address_of(peer),
+            Role::Accepted => None,
+        };
         let arrival = Arrival {
             core: self.core,
             connection: id,
             remote: connection.remote,
             hello,
-            accepted: connection.role == Role::Accepted,
+            dialled: dialled.as_deref(),
             now: self.clock(),
             fresh: match hello.token {
                 Some(token) => self.node.tokens.id_for(hello.incarnation, token),
                 None => node_ids::given(random()),
             },
         };
-        let Ok(Arrived { peer, displaced }) = self.node.roster.enter(&arrival) else {
+        let Ok(Arrived { peer, displaced, impostor }) = self.node.roster.enter(&arrival) else {
             drop(connections);
             return self.close_displaced(id);
         };
+        if impostor {
+            self.warn_impostor(dialled.as_deref(), &peer);
+        }
         connection.phase = Phase::Open;
         connection.peer_max_frame = hello.max_frame;
         connection.peer = Some(peer.clone());

@@ -169,6 +169,12 @@ impl Shard {
         hello.outbox = Some(OutboxTag { id, ordinal: outbox.introduced });
     }
 
+    /// The address that is dialled for an outbox.
+    pub(super) fn address_of(&self, peer: u32) -> Option<Arc<str>> {
+        let outboxes = self.outboxes.borrow();
+        outboxes.get(peer as usize)?.as_ref().map(|outbox| outbox.address.clone())
+    }
+
     /// The peer of a ref, for people.
     #[cold]
     pub(super) fn describe_peer(&self, peer: &Peer) -> Arc<str> {

@@ -6,6 +6,7 @@ use super::shard::Shard;
 use super::timeouts::Timer;
 use crate::executor::rate_limit::{RateLimit, RateLimits, Summary};
 use crate::net::remote::Remote;
+use crate::net::roster::Peer;
 
 /// The rates of the warnings of a core, one for each kind.
 pub(super) struct Warnings {
@@ -14,6 +15,7 @@ pub(super) struct Warnings {
     pub(super) connections_full: RateLimit,
     sends_lost: RateLimit,
     pub(super) refs_forbidden: RateLimit,
+    impostors: RateLimit,
 }
 
 impl Warnings {
@@ -25,6 +27,7 @@ impl Warnings {
             connections_full: limits.single("too many connections to open another"),
             sends_lost: limits.single("a one-way message was lost"),
             refs_forbidden: limits.single("a ref that was told is not used"),
+            impostors: limits.single("a node has the id of one at another address"),
         }
     }
 }
@@ -68,6 +71,17 @@ impl Shard {
     pub(super) fn warn_faulty(&self, peer: &Remote, cause: &dyn Display) {
         if let Some(untold) = self.warnings.faulty.allow(self.clock()) {
             tracing::warn!(target: "ringpost::connection", peer = %peer, %cause, untold, "closed a connection");
+        }
+    }
+
+    /// A node that was dialled says that it is one that is known from another address.
+    #[cold]
+    pub(super) fn warn_impostor(&self, dialled: Option<&str>, peer: &Peer) {
+        if let Some(untold) = self.warnings.impostors.allow(self.clock()) {
+            tracing::warn!(
+                target: "ringpost::connection", dialled, peer = %peer, id = peer.node_id(), untold,
+                "a node has the id of one at another address, and counts as another node: if they are one, use one of its addresses"
+            );
         }
     }
 
