@@ -282,6 +282,62 @@ fn a_wake_that_is_claimed_before_user_code_blocks_is_lost() {
     check(|| a_handler_blocks_until_another_core_has_run_a_job(Claimed::AtTheFlush));
 }
 
+/// What a sender does when it learns that the wake which it claimed and issued has failed.
+#[derive(Clone, Copy)]
+enum Failed {
+    /// It wakes the core by other means.
+    WakesAgain,
+    /// It counts.
+    Counts,
+}
+
+/// The wake of one sender fails after it was issued; another sender relies on it.
+fn a_wake_fails(failed: Failed) {
+    let core = Arc::new(Core::default());
+    let injector = Arc::new(Injector::new(2, usize::MAX));
+    thread::spawn({
+        let (core, injector) = (core.clone(), injector.clone());
+        move || {
+            injector.push(0, 0).unwrap();
+            if let Some(claim) = core.flag.claim_wake() {
+                claim.issued();
+                // The kernel tells later.
+                thread::yield_now();
+                match failed {
+                    Failed::WakesAgain => core.issue(core.flag.reclaim()),
+                    Failed::Counts => {}
+                }
+            }
+        }
+    });
+    thread::spawn({
+        let (core, injector) = (core.clone(), injector.clone());
+        move || {
+            injector.push(1, 0).unwrap();
+            core.wake();
+        }
+    });
+    let (mut got, mut batch) = (0, VecDeque::new());
+    while got < 2 {
+        injector.drain(&mut batch);
+        if batch.is_empty() {
+            core.park(|| injector.is_empty());
+        }
+        got += batch.drain(..).count();
+    }
+}
+
+#[test]
+fn no_wake_is_lost_to_one_that_fails_after_it_was_issued() {
+    check(|| a_wake_fails(Failed::WakesAgain));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_wake_that_fails_and_is_only_counted_is_lost() {
+    check(|| a_wake_fails(Failed::Counts));
+}
+
 #[test]
 fn close_loses_nothing_that_is_pushed_at_the_same_time() {
     check(|| {

@@ -62,6 +62,12 @@ impl ParkFlag {
         claimed.then(|| WakeClaim(self))
     }
 
+    /// The duty of a claim that was [issued](WakeClaim::issued), again, since the wake failed after that. What others
+    /// pushed meanwhile relies on it. If the core has woken by itself, its wake is spurious.
+    pub fn reclaim(&self) -> WakeClaim<'_> {
+        WakeClaim(self)
+    }
+
     /// Whether the core has announced that it blocks and nobody has claimed its wake yet. A hint, for metrics: only
     /// [`claim_wake`](ParkFlag::claim_wake) decides.
     #[inline]

@@ -62,7 +62,7 @@ impl Ring {
             Kind::Connect => self.on_connect(id, result, out),
             Kind::Cancel => self.on_cancel(id, out),
             Kind::Wake => out.push(Completion::Woken),
-            Kind::WakeFailed => self.stats.failed_wakes += 1,
+            Kind::WakeFailed => self.on_failed_wake(id, out),
             Kind::EventFd => self.on_event(result, more, out),
             Kind::CancelEventFd => {}
         }
@@ -192,6 +192,13 @@ impl Ring {
             socket.recv.stopping = false;
             out.push(Completion::RecvEnded { socket: id, reason: RecvEnd::Cancelled });
         }
+    }
+
+    #[cold]
+    fn on_failed_wake(&mut self, id: SocketId, out: &mut Vec<Completion>) {
+        self.stats.failed_wakes += 1;
+        // In front of what makes the owner run code that may block: nobody else wakes the target meanwhile.
+        out.insert(0, Completion::WakeFailed { number: id.slot as u16 });
     }
 
     fn on_event(&mut self, result: i32, more: bool, out: &mut Vec<Completion>) {

@@ -69,6 +69,11 @@ pub enum Completion {
         /// How it went. After an error an unknown part of the buffer has left.
         result: io::Result<()>,
     },
+    /// A wake of another ring has failed, and nobody else knows: it is to be made by other means.
+    WakeFailed {
+        /// What [`Ring::wake`](super::Ring::wake) was told.
+        number: u16,
+    },
     /// The socket is closed, its descriptor is gone and its id is void.
     Closed {
         /// The socket that was.

@@ -224,15 +224,16 @@ impl Ring {
         Ok(Some(Completion::sent(id, sending, errno)))
     }
 
-    /// Wakes another ring, with this ring's next enter: one request, and no completion here. A wake that fails is
-    /// counted in [`RingStats::failed_wakes`](super::RingStats::failed_wakes).
-    pub fn wake(&mut self, target: &RingWaker) {
+    /// Wakes another ring, with this ring's next enter: one request, and no completion here unless it fails. Then
+    /// [`Completion::WakeFailed`](super::Completion::WakeFailed) tells the `number` that the owner knows the target by.
+    /// Nothing happens if the target is gone.
+    pub fn wake(&mut self, target: &RingWaker, number: u16) {
         let Some(door) = target.door() else {
             self.stats.failed_wakes += 1;
             return;
         };
-        let request =
-            door.message().flags(squeue::Flags::SKIP_SUCCESS).user_data(Tag::of_ring(Kind::WakeFailed).pack());
+        let failed = Tag::new(Kind::WakeFailed, SocketId { slot: number.into(), generation: 0 });
+        let request = door.message().flags(squeue::Flags::SKIP_SUCCESS).user_data(failed.pack());
         self.waking.push(door);
         // SAFETY: the request names no memory; the descriptor it names is held open in `waking`.
         unsafe { self.push(request) };

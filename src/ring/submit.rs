@@ -171,7 +171,7 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use crate::ring::{Capabilities, Completion, Feature, Ring, RingConfig};
+    use crate::ring::{Capabilities, Completion, Feature, Ring, RingConfig, RingWaker};
 
     #[test]
     fn a_wake_that_the_kernel_has_not_taken_is_issued_all_the_same() {
@@ -179,12 +179,24 @@ mod tests {
         for capabilities in [capabilities.clone(), capabilities.without(Feature::SyncMsgRing)] {
             let [mut ring, mut target] = [(); 2].map(|()| Ring::new(&RingConfig::default(), &capabilities).unwrap());
             target.submit().unwrap();
-            ring.wake(&target.waker());
+            ring.wake(&target.waker(), 0);
             ring.wake_left_behind();
             target.submit().unwrap();
             let mut woken = Vec::new();
             target.reap(&mut woken);
             assert!(matches!(woken[..], [Completion::Woken]), "{woken:?}");
         }
+    }
+
+    #[test]
+    fn a_wake_that_fails_is_told_with_the_number_of_its_target_before_all_else() {
+        let capabilities = Capabilities::probe().unwrap().without(Feature::SyncMsgRing);
+        let [mut ring, target] = [(); 2].map(|()| Ring::new(&RingConfig::default(), &capabilities).unwrap());
+        let mut found = vec![Completion::Woken];
+        ring.wake(&RingWaker::without_messages(&target), 65_535);
+        ring.submit().unwrap();
+        ring.reap(&mut found);
+        assert!(matches!(found[..], [Completion::WakeFailed { number: 65_535 }, Completion::Woken]), "{found:?}");
+        assert_eq!(ring.stats().failed_wakes, 1);
     }
 }

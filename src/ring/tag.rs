@@ -18,7 +18,7 @@ pub(super) enum Kind {
     Cancel = 5,
     /// A wake posted into this ring by another thread.
     Wake = 6,
-    /// A wake this ring sent, which failed (success posts nothing).
+    /// A wake this ring sent, which failed (success posts nothing). The slot is the target's number.
     WakeFailed = 7,
     /// Readiness of the eventfd that stands in for wakes on older kernels.
     EventFd = 8,

@@ -52,6 +52,14 @@ impl RingWaker {
         RingWaker { door: Arc::new(RwLock::new(Some(Arc::new(door)))) }
     }
 
+    /// A waker of `ring` whose messages fail; threads wake it all the same. The ring has been made without
+    /// [`SyncMsgRing`](super::Feature::SyncMsgRing).
+    #[cfg(test)]
+    pub(crate) fn without_messages(ring: &super::Ring) -> RingWaker {
+        let event = ring.door.event.as_ref().map(|event| event.try_clone().unwrap());
+        RingWaker::new(Door { ring: std::fs::File::open("/dev/null").unwrap().into(), event })
+    }
+
     /// The door, if the ring is still there. Holding it keeps the descriptor open.
     pub(super) fn door(&self) -> Option<Arc<Door>> {
         self.door.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -209,6 +209,7 @@ impl Core {
             Completion::Closed { socket } => self.shard.on_closed(connection(socket)),
             Completion::Detached { socket, fd } => self.shard.on_detached(connection(socket), fd),
             Completion::Woken => {}
+            Completion::WakeFailed { number } => self.shard.node.cores[usize::from(number)].wake_after_failure(),
         }
     }
 

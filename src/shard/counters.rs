@@ -170,7 +170,7 @@ counters! {
     wakes_sent,
     /// Wake-ups that were not needed, since the other core was awake.
     wakes_suppressed,
-    /// Wake-ups that failed.
+    /// Wake-ups by a ring's message that failed, and were made by other means.
     wakes_failed,
     /// Times that this core went to sleep.
     parks,

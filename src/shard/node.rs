@@ -23,7 +23,7 @@ use crate::executor::key::WakeKey;
 use crate::executor::waker::RemoteWake;
 use crate::mesh::injector::{Injector, PushError};
 use crate::mesh::lane::LaneReceiver;
-use crate::mesh::park::ParkFlag;
+use crate::mesh::park::{ParkFlag, WakeClaim};
 use crate::net::node_ids;
 use crate::net::peer::{NameClass, Peers};
 use crate::net::ref_policy::RefPolicy;
@@ -117,11 +117,24 @@ impl CoreDoor {
 
     /// Wakes the core if it sleeps.
     pub(super) fn wake(&self) {
-        let Some(claim) = self.park.claim_wake() else { return };
+        if let Some(claim) = self.park.claim_wake() {
+            self.issue(claim);
+        }
+    }
+
+    /// A wake that was claimed and went with a ring's requests has failed: makes it by a system call of its own.
+    #[cold]
+    pub(super) fn wake_after_failure(&self) {
+        self.issue(self.park.reclaim());
+    }
+
+    fn issue(&self, claim: WakeClaim<'_>) {
         if let Some(host) = self.host.get() {
             host.wake_by_ref();
         } else if let Some(waker) = self.waker.get()
             && let Err(error) = waker.wake()
+            // Nobody is left to be woken.
+            && error.raw_os_error() != Some(libc::EOWNERDEAD)
         {
             // The claim goes back: the next sender tries again.
             return tracing::error!(target: "ringpost::core", %error, "a core could not be woken");

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use super::config::Config;
 use super::core::{Core, Step};
 use super::node::{Injected, Node};
 use super::stage::{Act, Drive, Stage, Tell, Turn, node};
 use crate::executor::idle::{Idle, IdleState, SpinFor};
+use crate::ring::{Capabilities, Feature, RingWaker};
 use crate::{EndpointRef, RpcEnv};
 
 /// No test waits for it.
@@ -143,6 +145,28 @@ fn an_answer_of_an_earlier_turn_arrives_although_the_next_handler_blocks() {
         });
         assert!(stage.turn_until(&[asking, answering], 1, || blocked.get()), "the scene was not played to its end");
     }
+}
+
+#[test]
+fn a_core_whose_wake_by_message_failed_is_woken_by_other_means() {
+    let stage = Stage::new(Drive::Alone);
+    let config = Config { idle: Idle::Park, ..Config::default() };
+    let capabilities = Capabilities::probe().unwrap().without(Feature::SyncMsgRing);
+    let server = Node::new("server".into(), config, 2, capabilities);
+    let asking = stage.core(&server, 0, None);
+    let answering = stage.core_woken_by(&server, 1, None, RingWaker::without_messages);
+    let actor = stage.actor(answering, |_, _| {});
+    while stage.turn(answering) == Turn::Awake {}
+    // The lanes are new to their receivers once, which wakes them as other threads do.
+    for number in 0..2 {
+        let (actor, answered) = (actor.clone(), Rc::new(Cell::new(false)));
+        let is_answered = answered.clone();
+        stage.on(asking, || drop(crate::spawn(async move { answered.set(actor.ask(Act(number)).await.is_ok()) })));
+        stage.wake(asking);
+        assert!(stage.turn_until(&[asking, answering], 1, || is_answered.get()), "ask {number}: core 1 sleeps");
+        while stage.turn(answering) == Turn::Awake || stage.turn(asking) == Turn::Awake {}
+    }
+    assert!(stage.with(asking, |core| core.ring.stats().failed_wakes) > 0, "no wake has failed");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::dispatch::directory::Place;
 use crate::executor::idle::Idle;
 use crate::executor::tasks::Executor;
 use crate::executor::waker::claim_core;
-use crate::ring::{Capabilities, Ring, RingConfig};
+use crate::ring::{Capabilities, Ring, RingConfig, RingWaker};
 use crate::{CallContext, Endpoint, EndpointContext, EndpointRef, HandleSync, HandlerError, Handlers, RpcEnv, message};
 
 /// What a core did when it was given a turn.
@@ -72,9 +72,20 @@ impl Stage {
 
     /// One more core; its number on this stage is given back.
     pub(super) fn core(&self, node: &Arc<Node>, number: u16, listener: Option<TcpListener>) -> usize {
+        self.core_woken_by(node, number, listener, Ring::waker)
+    }
+
+    /// The same with a waker of the test's choice.
+    pub(super) fn core_woken_by(
+        &self,
+        node: &Arc<Node>,
+        number: u16,
+        listener: Option<TcpListener>,
+        waker: impl FnOnce(&Ring) -> RingWaker,
+    ) -> usize {
         let ring = Ring::new(&RingConfig { buffers: 64, ..RingConfig::default() }, &node.capabilities).unwrap();
         let index = claim_core(node.remote_wake(number)).unwrap();
-        let _ = node.cores[usize::from(number)].waker.set(ring.waker());
+        let _ = node.cores[usize::from(number)].waker.set(waker(&ring));
         let shard = Rc::new(Shard::new(node.clone(), number, Executor::new(&index, node.config.tasks)));
         if node.is_isolated(number) {
             assert!(node.isolated_runs(number));

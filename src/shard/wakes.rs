@@ -40,9 +40,9 @@ impl Core {
 
     fn queue_owed_wakes(&mut self) -> bool {
         let (ring, mut any) = (&mut self.ring, false);
-        self.shard.claim_wakes(|door, claim| {
+        self.shard.claim_wakes(|core, door, claim| {
             if let Some(waker) = door.waker.get() {
-                ring.wake(waker);
+                ring.wake(waker, core);
                 claim.issued();
                 any = true;
             }
@@ -60,14 +60,14 @@ impl Shard {
 
     /// Claims the wake of each core that was sent something and sleeps.
     #[inline]
-    fn claim_wakes(&self, mut issue: impl FnMut(&CoreDoor, WakeClaim<'_>)) {
+    fn claim_wakes(&self, mut issue: impl FnMut(u16, &CoreDoor, WakeClaim<'_>)) {
         let mut lanes = self.lanes.borrow_mut();
         let mut claimed = 0;
         for &core in &lanes.unwoken {
             let door = &self.node.cores[usize::from(core)];
             if let Some(claim) = door.park.claim_wake() {
                 claimed += 1;
-                issue(door, claim);
+                issue(core, door, claim);
             }
         }
         let awake = lanes.unwoken.len() as u64 - claimed;

@@ -85,7 +85,7 @@ fn a_wake_by_another_ring_is_an_edge() {
     for capabilities in ways_to_wake() {
         wakes_are_edges(&capabilities, |waker, _| {
             let mut other = ring(&small());
-            other.wake(&waker);
+            other.wake(&waker, 0);
             other.submit().unwrap();
         });
     }

@@ -41,7 +41,7 @@ fn one_ring_wakes_another_that_waits() {
         let (waker, told, running) = sleeper(capabilities, 200);
         let mut ring = ring(&small());
         for round in 0..200 {
-            ring.wake(&waker);
+            ring.wake(&waker, 0);
             ring.submit().unwrap();
             assert_eq!(told.recv_timeout(LIMIT).unwrap(), round);
         }
@@ -85,7 +85,7 @@ fn waking_a_ring_that_is_gone_is_an_error_and_not_a_wake_of_a_stranger() {
         let gone = Ring::new(&small(), &capabilities).unwrap().waker();
         let mut ring = ring(&small());
         assert_eq!(gone.wake().unwrap_err().raw_os_error(), Some(libc::EOWNERDEAD));
-        ring.wake(&gone);
+        ring.wake(&gone, 0);
         assert!(turn(&mut ring).is_empty());
         assert_eq!(ring.stats().failed_wakes, 1);
     }
@@ -95,7 +95,7 @@ fn waking_a_ring_that_is_gone_is_an_error_and_not_a_wake_of_a_stranger() {
 fn a_wake_queued_before_its_target_went_reaches_no_stranger() {
     let mut ring = ring(&small());
     let target = self::ring(&small());
-    ring.wake(&target.waker());
+    ring.wake(&target.waker(), 0);
     drop(target);
     // Would take over the target's descriptor number if the queued wake did not hold it.
     let mut stranger = self::ring(&small());
