@@ -111,6 +111,14 @@ impl TimerWheel {
         true
     }
 
+    /// Moves a timer by so many nanoseconds. Its new name; none if it has fired or was cancelled before.
+    pub fn postpone(&mut self, key: TimerKey, by: u64) -> Option<TimerKey> {
+        let timer = self.timers.get(key.place as usize).filter(|timer| timer.serial == key.serial)?;
+        let (deadline, token) = (timer.tick.saturating_mul(TICK), timer.token);
+        self.cancel(key);
+        Some(self.arm(deadline.saturating_add(by), token))
+    }
+
     /// When to call [`expire`](TimerWheel::expire) next, in nanoseconds; a time in the past if a timer is due. Exact,
     /// unless the next timer was cancelled: then it can be too early, once.
     pub fn next_deadline(&self) -> Option<u64> {

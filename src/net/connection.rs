@@ -171,6 +171,11 @@ impl Connections {
         self.live == 0
     }
 
+    /// All of them, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.slots.iter_mut().flatten().map(|connection| &mut **connection)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {
         self.slots.iter().flatten().map(|connection| &**connection)

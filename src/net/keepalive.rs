@@ -52,6 +52,11 @@ impl Keepalive {
         }
     }
 
+    /// For so many nanoseconds, up to now, nobody could notice a sign of life: they are no silence.
+    pub fn forgive(&mut self, absent: u64) {
+        self.heard = self.heard.saturating_add(absent);
+    }
+
     /// Judges the peer at the time `now`: a ping once every `period` that it is silent, and death after `misses` of
     /// them.
     pub fn judge(&mut self, now: u64, period: Duration, misses: u32) -> Verdict {
@@ -174,6 +179,14 @@ mod tests {
             keepalive.judge(55 * SECOND + 1_010_000, PERIOD, 1),
             Verdict::Wait(Duration::from_micros(9_999_000))
         );
+    }
+
+    #[test]
+    fn time_for_which_the_core_was_absent_is_no_silence_of_the_peer() {
+        let mut keepalive = Keepalive::new(0);
+        keepalive.forgive(60 * SECOND);
+        assert_eq!(keepalive.judge(65 * SECOND, PERIOD, 3), Verdict::Wait(Duration::from_secs(5)));
+        assert_eq!(keepalive.judge(70 * SECOND, PERIOD, 3), Verdict::Ping(PERIOD));
     }
 
     #[test]

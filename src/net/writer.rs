@@ -52,6 +52,11 @@ impl Writer {
         self.taken = now;
     }
 
+    /// For so many nanoseconds, up to now, nobody went on with the send in flight.
+    pub fn forgive(&mut self, absent: u64) {
+        self.taken = self.taken.saturating_add(absent);
+    }
+
     /// For how long the peer has taken nothing of what is in flight at the time `now`, both in nanoseconds.
     pub fn stuck_for(&self, now: u64) -> u64 {
         if self.in_flight > 0 { now.saturating_sub(self.taken) } else { 0 }

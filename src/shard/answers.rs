@@ -305,7 +305,7 @@ impl Shard {
 
     /// Whether much waits for a peer that has taken nothing for a while. Reading stops at
     /// `Config::outbox_bytes`, but requests that were queued before are still answered: this bounds what they add.
-    fn is_hopeless(&self, connection: &Connection) -> bool {
+    pub(super) fn is_hopeless(&self, connection: &Connection) -> bool {
         connection.writer.backlog() > self.most_unsent() && connection.writer.stuck_for(self.clock()) > STUCK_NS
     }
 

@@ -4,6 +4,7 @@
 //! the code that runs on the core. Only the core touches the ring, so no handler can disturb it: what a handler
 //! causes is noted in the shard and done at the end of the turn.
 
+mod absence;
 pub mod answers;
 pub mod ask;
 pub mod config;

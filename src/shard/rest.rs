@@ -36,7 +36,7 @@ impl Core {
 
     /// Nothing is left to do: spin for a while, then sleep.
     pub(super) fn rest(&mut self) -> io::Result<()> {
-        let Some(until) = self.spin_until() else { return self.issue_wakes() };
+        let Some(until) = self.spin_until() else { return self.submit() };
         if until <= self.shard.clock() || !self.spin(until)? {
             self.park()?;
         }
@@ -123,13 +123,13 @@ impl Core {
     fn park(&mut self) -> io::Result<()> {
         self.probes.end(&mut self.ring);
         if !self.prepare_to_park() {
-            return self.issue_wakes();
+            // The next turn's user code may block: what was sent leaves before, and what has come is read.
+            return self.submit();
         }
         let timer = self.shard.next_deadline();
         let timeout = timer.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())));
         let waited = self.wait(timeout);
-        self.knows_time = false;
-        self.cancel_park();
+        self.wake_up(timer);
         waited
     }
 
@@ -144,6 +144,13 @@ impl Core {
         self.shard.count(|counters| counters.parks += 1);
         self.publish();
         true
+    }
+
+    /// A wait is over that was to end at the time `due`.
+    fn wake_up(&mut self, due: Option<u64>) {
+        self.knows_time = true;
+        self.shard.tick_after_wait(due);
+        self.cancel_park();
     }
 
     fn cancel_park(&self) {
@@ -169,7 +176,7 @@ impl Core {
         let doze = self.doze_or_yield()?;
         if doze == Doze::Yield {
             // What else runs on this thread may block.
-            self.issue_wakes()?;
+            self.submit()?;
         }
         Ok(doze)
     }
@@ -199,8 +206,7 @@ impl Core {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn rouse(&mut self) -> io::Result<()> {
-        self.knows_time = false;
-        self.cancel_park();
+        self.wake_up(self.shard.next_deadline());
         self.submit()
     }
 }

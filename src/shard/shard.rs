@@ -237,14 +237,6 @@ impl Shard {
         self.clock.get()
     }
 
-    /// Takes the time; once per turn, and after a sleep.
-    #[inline]
-    pub fn tick(&self) -> u64 {
-        let now = now();
-        self.clock.set(now);
-        now
-    }
-
     /// Runs what another thread handed in. A job brings user code along, such as the drop of a message: its panic is
     /// the job's alone.
     pub fn run_job(self: &Rc<Self>, job: Job) {
