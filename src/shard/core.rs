@@ -162,14 +162,13 @@ impl Core {
         if self.completions.is_empty() {
             self.probes.look(&mut self.ring, &mut self.completions);
         }
-        let waiting = !self.backlog.is_empty();
-        if self.completions.is_empty() && !self.ring.has_completions() && !waiting {
+        if self.completions.is_empty() && !self.ring.has_completions() && self.backlog.is_empty() {
             return false;
         }
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
-        let happened = !completions.is_empty() || waiting;
-        if waiting || completions.len() > self.within_budget {
+        let happened = !completions.is_empty() || !self.backlog.is_empty();
+        if completions.len() > self.within_budget || !self.backlog.is_empty() {
             self.share_out(&mut completions);
         } else {
             completions.drain(..).for_each(|completion| self.on_completion(completion));
@@ -178,6 +177,7 @@ impl Core {
         happened
     }
 
+    #[inline]
     pub(super) fn on_completion(&mut self, completion: Completion) {
         match completion {
             Completion::Received { socket, chunk } => {

@@ -144,7 +144,7 @@ impl Core {
                         self.defer(socket, completion);
                     } else {
                         left = left.saturating_sub(chunk.len());
-                        self.on_completion(completion);
+                        self.handle(completion);
                     }
                 }
                 // What the connection has brought comes before its end.
@@ -157,10 +157,10 @@ impl Core {
                 }
                 // The ring gives the slot to another socket from the next reap on.
                 Completion::Closed { socket } | Completion::Detached { socket, .. } => {
-                    self.backlog.take(socket).into_iter().for_each(|waiting| self.on_completion(waiting));
-                    self.on_completion(completion);
+                    self.backlog.take(socket).into_iter().for_each(|waiting| self.handle(waiting));
+                    self.handle(completion);
                 }
-                _ => self.on_completion(completion),
+                _ => self.handle(completion),
             }
         }
         while left > 0
@@ -169,11 +169,17 @@ impl Core {
             if let Completion::Received { chunk, .. } = &completion {
                 left = left.saturating_sub(chunk.len());
             }
-            self.on_completion(completion);
+            self.handle(completion);
             if let Some(socket) = resumes.filter(|&socket| self.shard.is_read(connection(socket))) {
                 self.ring.recv(socket);
             }
         }
+    }
+
+    /// Out of line, so that only the usual path has it inlined.
+    #[inline(never)]
+    fn handle(&mut self, completion: Completion) {
+        self.on_completion(completion);
     }
 
     fn defer(&mut self, socket: SocketId, completion: Completion) {
