@@ -11,15 +11,14 @@ use std::marker::PhantomData;
 
 use postcard::de_flavors::Slice;
 use postcard::{Deserializer, Error, Result};
-use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{self, Visitor};
 
+use super::bounded_parts::{Elements, Entries, Fields, Variant};
 use super::limits::{DecodeLimits, Limit};
 
 /// Sequences inside one another that may reserve memory ahead of their elements, up to a MiB each (that bound is
 /// serde's). Those inside of them grow with what is there.
 const RESERVING: u16 = 8;
-/// Elements that a sequence or map counts as at least: the smallest hash table has 4 places.
-const LEAST_PLACES: usize = 4;
 
 /// What is left of a message, and of its limits.
 pub(super) struct Source<'de> {
@@ -35,21 +34,21 @@ pub(super) struct Source<'de> {
 
 /// A value that is about to be read.
 pub(super) struct Value<'a, 'de> {
-    source: &'a mut Source<'de>,
-    nesting: Nesting,
+    pub(super) source: &'a mut Source<'de>,
+    pub(super) nesting: Nesting,
     /// Bytes that its place has, in a value around it.
-    place: usize,
+    pub(super) place: usize,
     /// Size of the struct or tuple around it, if no other kind of value is between. What is in it and smaller is not
     /// checked: sizes do not shrink for ever.
-    around: usize,
+    pub(super) around: usize,
 }
 
 /// What may still nest.
 #[derive(Clone, Copy)]
-struct Nesting {
-    levels: u32,
+pub(super) struct Nesting {
+    pub(super) levels: u32,
     /// Sequences that may reserve memory.
-    reserving: u16,
+    pub(super) reserving: u16,
 }
 
 impl<'de> Source<'de> {
@@ -80,7 +79,7 @@ impl<'de> Source<'de> {
 
     /// Has postcard read something that nests nothing.
     #[inline]
-    fn read<T>(&mut self, read: impl FnOnce(&mut Deserializer<'de, Slice<'de>>) -> Result<T>) -> Result<T> {
+    pub(super) fn read<T>(&mut self, read: impl FnOnce(&mut Deserializer<'de, Slice<'de>>) -> Result<T>) -> Result<T> {
         let mut postcard = Deserializer::from_bytes(self.rest);
         let value = read(&mut postcard)?;
         self.rest = postcard.finalize()?;
@@ -128,7 +127,7 @@ impl<'de> Source<'de> {
 
     /// Charges bytes that values take up beyond their place.
     #[inline]
-    fn charge(&mut self, count: usize, size: usize) -> Result<()> {
+    pub(super) fn charge(&mut self, count: usize, size: usize) -> Result<()> {
         match self.bytes.checked_sub(count.saturating_mul(size)) {
             Some(left) => {
                 self.bytes = left;
@@ -155,7 +154,7 @@ impl<'de> Source<'de> {
 
     /// Memory that a visitor may reserve for so many elements, as [`Elements::size_hint`] tells.
     #[inline]
-    fn hint(&self, left: usize, nesting: Nesting) -> Option<usize> {
+    pub(super) fn hint(&self, left: usize, nesting: Nesting) -> Option<usize> {
         (nesting.reserving > 0 && left <= self.rest.len()).then_some(left)
     }
 }
@@ -183,7 +182,7 @@ fn stack_pointer() -> usize {
 impl<'a, 'de> Value<'a, 'de> {
     /// Makes sure that a `T` may be here.
     #[inline]
-    fn fit<T>(&mut self) -> Result<()> {
+    pub(super) fn fit<T>(&mut self) -> Result<()> {
         if size_of::<T>() > self.place {
             // It lies behind a pointer, so its type may hold itself.
             self.source.charge(1, size_of::<T>())?;
@@ -203,7 +202,7 @@ impl<'a, 'de> Value<'a, 'de> {
 
     /// Reads the fields of a struct, a tuple or an array.
     #[inline]
-    fn fields<V: Visitor<'de>>(mut self, left: usize, visitor: V) -> Result<V::Value> {
+    pub(super) fn fields<V: Visitor<'de>>(mut self, left: usize, visitor: V) -> Result<V::Value> {
         let (mut nesting, mut around) = (self.nesting, size_of::<V::Value>());
         if around < self.around {
             self.fit::<V::Value>()?;
@@ -343,169 +342,5 @@ impl<'a, 'de> de::Deserializer<'de> for Value<'a, 'de> {
     ) -> Result<V::Value> {
         let nesting = self.descend::<V::Value>()?;
         visitor.visit_enum(Variant { source: self.source, nesting, size: PhantomData::<V::Value> })
-    }
-}
-
-/// The fields of a struct, a tuple or an array.
-struct Fields<'a, 'de> {
-    source: &'a mut Source<'de>,
-    nesting: Nesting,
-    around: usize,
-    left: usize,
-    /// Bytes of the whole that are not yet used by fields.
-    room: usize,
-}
-
-impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
-    type Error = Error;
-
-    #[inline]
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        let place = size_of::<S::Value>();
-        match self.room.checked_sub(place) {
-            Some(room) => self.room = room,
-            // It goes elsewhere, such as into a vector.
-            None => self.source.charge(1, place)?,
-        }
-        let (nesting, around) = (self.nesting, self.around);
-        seed.deserialize(Value { source: self.source, nesting, place, around }).map(Some)
-    }
-
-    #[inline]
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-/// The elements of a sequence, or the keys of a map.
-struct Elements<'a, 'de> {
-    source: &'a mut Source<'de>,
-    nesting: Nesting,
-    left: usize,
-    /// Bytes that are charged for each element. One is: it is bounded with the number of elements.
-    charged: usize,
-}
-
-impl<'de> Elements<'_, 'de> {
-    /// Makes sure that elements of this size are charged, the ones to come included.
-    #[inline]
-    fn charge(&mut self, size: usize) -> Result<()> {
-        if size > self.charged {
-            self.source.charge(self.left.saturating_add(1).max(LEAST_PLACES), size)?;
-            self.charged = size;
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn value(&mut self, place: usize) -> Value<'_, 'de> {
-        let nesting = Nesting { reserving: self.nesting.reserving.saturating_sub(1), ..self.nesting };
-        Value { source: self.source, nesting, place, around: usize::MAX }
-    }
-}
-
-impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
-    type Error = Error;
-
-    #[inline]
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        self.charge(size_of::<S::Value>())?;
-        seed.deserialize(self.value(size_of::<S::Value>())).map(Some)
-    }
-
-    #[inline]
-    fn size_hint(&self) -> Option<usize> {
-        self.source.hint(self.left, self.nesting)
-    }
-}
-
-/// The entries of a map.
-struct Entries<'a, 'de> {
-    keys: Elements<'a, 'de>,
-    /// Bytes that are charged for each value.
-    charged: usize,
-}
-
-impl<'de> MapAccess<'de> for Entries<'_, 'de> {
-    type Error = Error;
-
-    #[inline]
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>> {
-        self.keys.next_element_seed(seed)
-    }
-
-    #[inline]
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value> {
-        let size = size_of::<S::Value>();
-        if size > self.charged {
-            self.keys.source.charge(self.keys.left.saturating_add(1).max(LEAST_PLACES), size)?;
-            self.charged = size;
-        }
-        seed.deserialize(self.keys.value(size))
-    }
-
-    #[inline]
-    fn size_hint(&self) -> Option<usize> {
-        self.keys.size_hint()
-    }
-}
-
-/// A variant of the enum `T`.
-struct Variant<'a, 'de, T> {
-    source: &'a mut Source<'de>,
-    nesting: Nesting,
-    size: PhantomData<T>,
-}
-
-impl<'a, 'de, T> EnumAccess<'de> for Variant<'a, 'de, T> {
-    type Error = Error;
-    type Variant = Self;
-
-    #[inline]
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self)> {
-        let index: u32 = self.source.read(|postcard| de::Deserialize::deserialize(postcard))?;
-        let variant = seed.deserialize(IntoDeserializer::<Error>::into_deserializer(index))?;
-        Ok((variant, self))
-    }
-}
-
-impl<'a, 'de, T> Variant<'a, 'de, T> {
-    #[inline]
-    fn content(self) -> Value<'a, 'de> {
-        Value { source: self.source, nesting: self.nesting, place: size_of::<T>(), around: usize::MAX }
-    }
-}
-
-impl<'de, T> VariantAccess<'de> for Variant<'_, 'de, T> {
-    type Error = Error;
-
-    #[inline]
-    fn unit_variant(self) -> Result<()> {
-        Ok(())
-    }
-
-    #[inline]
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value> {
-        let mut content = self.content();
-        content.fit::<S::Value>()?;
-        seed.deserialize(Value { place: size_of::<S::Value>(), ..content })
-    }
-
-    #[inline]
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
-        self.content().fields(len, visitor)
-    }
-
-    #[inline]
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value> {
-        self.content().fields(fields.len(), visitor)
     }
 }

@@ -4,6 +4,7 @@
 //! whoever writes a second implementation; the two must be changed together.
 
 mod bounded;
+mod bounded_parts;
 pub mod codec;
 pub mod failure;
 pub mod frame;
