@@ -1,5 +1,6 @@
 //! Which refs are the same, and how they travel.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
@@ -77,7 +78,7 @@ impl Serialize for EndpointRef {
         if !self.is_trusted() {
             told::note_reserve();
         }
-        (self.uri(), self.key()).serialize(serializer)
+        serializer.serialize_newtype_struct(told::REF, &(self.uri(), self.key()))
     }
 }
 
@@ -85,6 +86,21 @@ impl Serialize for EndpointRef {
 /// [`RefPolicy`](crate::RefPolicy): what a user's own code decodes counts as told by somebody unknown.
 impl<'de> Deserialize<'de> for EndpointRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<EndpointRef, D::Error> {
+        deserializer.deserialize_newtype_struct(told::REF, Arriving)
+    }
+}
+
+/// Reads a ref while the codec says who told it.
+struct Arriving;
+
+impl<'de> de::Visitor<'de> for Arriving {
+    type Value = EndpointRef;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a ref")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<EndpointRef, D::Error> {
         let (uri, key) = <(String, Option<u16>)>::deserialize(deserializer)?;
         let uri: EndpointUri = uri.parse().map_err(de::Error::custom)?;
         let shard = current::get().ok_or_else(|| de::Error::custom("a ref can be decoded on a core's thread only"))?;

@@ -2,6 +2,7 @@
 
 use crate::net::connection_id::ConnectionId;
 use crate::wire::frame::Resolved;
+use crate::wire::told::Teller;
 
 /// A deadline that never comes, in nanoseconds of the core's clock.
 pub const NO_DEADLINE: u64 = u64::MAX;
@@ -45,5 +46,16 @@ impl Call {
     #[inline]
     pub fn is_ask(&self) -> bool {
         self.request != 0
+    }
+
+    /// Who told the refs in its message, if it came from a peer.
+    #[inline]
+    pub fn teller(&self) -> Option<Teller> {
+        let (core, connection) = match self.origin {
+            Origin::Peer(connection) => (None, connection),
+            Origin::Passed { core, connection } => (Some(core), connection),
+            Origin::Here | Origin::Core(_) => return None,
+        };
+        Some(Teller::Peer { core, connection: connection.to_bits(), near: self.near })
     }
 }

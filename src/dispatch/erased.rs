@@ -12,7 +12,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::call::Call;
 use super::context::CallContext;
 use super::direct::{Called, Direct};
 use super::endpoint::{Endpoint, Handle, HandleDeferred, HandleShared, HandleSync, Handlers, HandlersError};
@@ -23,7 +22,6 @@ use super::replier::Replier;
 use super::reply_path::Answer;
 use super::responder::{Arrival, Responder};
 use super::shared::Flight;
-use super::teller::{Teller, told_by};
 use super::unhandled::{Unhandled, what};
 use crate::executor::catch::catch;
 use crate::executor::future_cell::FutureCell;
@@ -418,8 +416,8 @@ fn open<M: Message>(payload: Payload<'_>, responder: &mut Responder) -> Option<M
             message
         }
         Payload::Bytes(bytes, limits) => {
-            let Call { origin, near, .. } = *responder.call();
-            let decoded = told_by(Teller { origin, near }, || codec::decode_within::<M>(bytes, limits));
+            let teller = responder.call().teller();
+            let decoded = codec::decode_then(bytes, limits, teller.as_ref(), |message: M| message);
             decoded.map_err(|error| refuse_undecodable(&error, M::NAME, responder)).ok()
         }
     }

@@ -29,7 +29,6 @@ pub mod shared;
 mod slot;
 mod spare_parcels;
 mod suspended;
-pub mod teller;
 pub mod trace;
 mod unhandled;
 pub mod verifier;

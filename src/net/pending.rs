@@ -22,12 +22,14 @@ use crate::wire::codec::{self, CodecError};
 use crate::wire::frame::EndpointId;
 use crate::wire::limits::DecodeLimits;
 use crate::wire::message::Message;
+use crate::wire::told::Teller;
 
 /// Ends an ask with the bytes of its reply; [`end_with_bytes`] for the type that the asker expects.
-pub type EndWithBytes = fn(&RefCell<Pending>, AskKey, &[u8], &DecodeLimits) -> Result<Option<Notify>, CodecError>;
+pub type EndWithBytes =
+    fn(&RefCell<Pending>, AskKey, &[u8], &DecodeLimits, &Teller) -> Result<Option<Notify>, CodecError>;
 
-/// Decodes a reply and ends its ask with it. The ask is open still if that fails. The table is not borrowed while the
-/// value is decoded or, if nobody waits for it any more, dropped.
+/// Decodes a reply that `teller` has sent and ends its ask with it. The ask is open still if that fails. The table is not
+/// borrowed while the value is decoded or, if nobody waits for it any more, dropped.
 ///
 /// # Errors
 /// The bytes are not the reply that is expected, or it is beyond `limits`.
@@ -36,11 +38,12 @@ pub fn end_with_bytes<R>(
     key: AskKey,
     bytes: &[u8],
     limits: &DecodeLimits,
+    teller: &Teller,
 ) -> Result<Option<Notify>, CodecError>
 where
     R: DeserializeOwned + Send + 'static,
 {
-    codec::decode_then(bytes, limits, |reply: R| {
+    codec::decode_then(bytes, limits, Some(teller), |reply: R| {
         let waits = table.borrow().is_waiting(key);
         if waits { table.borrow_mut().reply(key, |into| into.fill(reply)) } else { None }
     })

@@ -1,5 +1,8 @@
 use super::*;
 use crate::executor::timers::TICK;
+use crate::wire::told::Told;
+
+const TELLER: Teller = Teller::Error { told: Told::Unknown, alias: None };
 
 fn insert(pending: &mut Pending, waiter: Waiter, peer: u32, deadline: u64) -> AskKey {
     let asked = Asked {
@@ -124,10 +127,10 @@ fn a_reply_of_another_type_comes_back_whole() {
 fn bytes_end_an_ask_once_and_only_if_they_are_its_reply() {
     let table = RefCell::new(Pending::new(10));
     let key = ask(&mut table.borrow_mut());
-    assert!(end_with_bytes::<String>(&table, key, &[9, b'x'], &DecodeLimits::DEFAULT).is_err());
+    assert!(end_with_bytes::<String>(&table, key, &[9, b'x'], &DecodeLimits::DEFAULT, &TELLER).is_err());
     assert!(table.borrow().is_waiting(key));
-    assert!(end_with_bytes::<String>(&table, key, &[1, b'x'], &DecodeLimits::DEFAULT).unwrap().is_some());
-    assert!(end_with_bytes::<String>(&table, key, &[1, b'x'], &DecodeLimits::DEFAULT).unwrap().is_none());
+    assert!(end_with_bytes::<String>(&table, key, &[1, b'x'], &DecodeLimits::DEFAULT, &TELLER).unwrap().is_some());
+    assert!(end_with_bytes::<String>(&table, key, &[1, b'x'], &DecodeLimits::DEFAULT, &TELLER).unwrap().is_none());
     let polled = table.borrow_mut().poll::<String>(key, &mut None);
     assert!(matches!(polled, Poll::Ready(Ok(text)) if text == "x"));
 }

@@ -7,7 +7,6 @@ use super::lanes::{Head, LaneItem};
 use super::shard::Shard;
 use crate::dispatch::call::{Call, NO_DEADLINE, Origin};
 use crate::dispatch::reply_path::{ReplyPath, refuse};
-use crate::dispatch::teller::{Teller, told_by};
 use crate::mesh::parcel::Parcel;
 use crate::net::ask_key::AskKey;
 use crate::net::asked::Via;
@@ -18,7 +17,7 @@ use crate::net::outbox::Link;
 use crate::wire::codec::CodecError;
 use crate::wire::failure::FailureCode;
 use crate::wire::frame::{EndpointId, Frame, RequestHead, Resolved, Route, Target, core_of_key};
-use crate::wire::told::{Alias, Told};
+use crate::wire::told::{Alias, Teller, Told};
 
 impl Shard {
     /// Handles one frame of a connection that arrived at the time `arrived`; `near` says that its peer is of this
@@ -46,8 +45,8 @@ impl Shard {
                 };
                 self.note_resolved(&via, resolved);
                 let limits = self.dispatcher.decode_limits();
-                let teller = Teller { origin: Origin::Peer(id), near };
-                match told_by(teller, || (kind.end_with_bytes)(&self.pending, key, payload, limits)) {
+                let teller = Teller::Peer { core: None, connection: id.to_bits(), near };
+                match (kind.end_with_bytes)(&self.pending, key, payload, limits, &teller) {
                     Ok(notify) => self.finish(notify),
                     Err(error) => self.complete(key, Err(self.undecodable(&via, &error))),
                 }

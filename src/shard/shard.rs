@@ -15,11 +15,9 @@ use super::node::{CoreDoor, Job, Node, now};
 use super::sleep::Sleepers;
 use super::timeouts::Timer;
 use super::warnings::Warnings;
-use crate::dispatch::call::Origin;
 use crate::dispatch::dispatcher::{DispatchStats, Dispatcher};
 use crate::dispatch::inbox::InboxLimits;
 use crate::dispatch::reply_path::{ReplyPath, refuse};
-use crate::dispatch::teller::{Teller, teller};
 use crate::executor::tasks::Executor;
 use crate::executor::timers::TimerWheel;
 use crate::net::connection::{Connections, End, Phase};
@@ -34,7 +32,7 @@ use crate::net::roster::{Forgotten, Peer};
 use crate::net::writer::Spares;
 use crate::ring::stack_floor;
 use crate::wire::failure::{FailureCode, panicked_with};
-use crate::wire::told::{self, Told};
+use crate::wire::told::{Teller, Told, teller};
 
 /// What the core is to do with its ring at the end of the turn.
 #[derive(Debug)]
@@ -188,16 +186,14 @@ impl Shard {
     /// Whether a ref to `address` may be used that was told by whose message, reply or error is being decoded. The peer
     /// is not known if it has gone, if it told an error, or if a user's own code decodes.
     pub fn judge_told(&self, address: &str) -> Verdict {
-        let (peer, near) = match (told::decoding(), teller()) {
-            (Some((Told::Own, _)), _) => return Verdict::Allowed { inward: true },
-            (Some((told, _)), _) => (None, told == Told::Near),
-            (None, Some(Teller { origin: Origin::Peer(connection), near })) => {
-                (ReplyPath::peer(self, self.core, connection), near)
+        let (peer, near) = match teller() {
+            Some(Teller::Error { told: Told::Own, .. }) => return Verdict::Allowed { inward: true },
+            Some(Teller::Error { told, .. }) => (None, told == Told::Near),
+            Some(Teller::Peer { core, connection, near }) => {
+                let connection = ConnectionId::from_bits(connection);
+                (ReplyPath::peer(self, core.unwrap_or(self.core), connection), near)
             }
-            (None, Some(Teller { origin: Origin::Passed { core, connection }, near })) => {
-                (ReplyPath::peer(self, core, connection), near)
-            }
-            (None, _) => (None, false),
+            None => (None, false),
         };
         let verdict = self.node.ref_policy.judge(address, peer.as_ref(), near);
         if verdict == Verdict::Forbidden {
@@ -209,15 +205,12 @@ impl Shard {
     /// The id that the node has here whose id was told by whose message, reply or error is being decoded: what a node
     /// calls itself means that node, whoever else has the id here.
     pub fn meant(&self, id: u64) -> u64 {
-        let alias = match (told::decoding(), teller()) {
-            (Some((_, alias)), _) => Ok(alias),
-            (None, Some(Teller { origin: Origin::Peer(connection), .. })) => {
-                self.node.roster.alias_of(self.core, connection)
+        let alias = match teller() {
+            Some(Teller::Error { alias, .. }) => Ok(alias),
+            Some(Teller::Peer { core, connection, .. }) => {
+                self.node.roster.alias_of(core.unwrap_or(self.core), ConnectionId::from_bits(connection))
             }
-            (None, Some(Teller { origin: Origin::Passed { core, connection }, .. })) => {
-                self.node.roster.alias_of(core, connection)
-            }
-            (None, _) => Ok(None),
+            None => Ok(None),
         };
         match alias {
             Ok(Some(alias)) if alias.id == id => alias.means.unwrap_or(self.node.incarnation),

@@ -15,6 +15,7 @@ use serde::de::{self, Visitor};
 
 use super::bounded_parts::{Elements, Entries, Fields, Variant};
 use super::limits::{DecodeLimits, Limit};
+use super::told::{self, Teller, told_by};
 
 /// Sequences inside one another that may reserve memory ahead of their elements, up to a MiB each (that bound is
 /// serde's). Those inside of them grow with what is there.
@@ -28,6 +29,7 @@ pub(super) struct Source<'de> {
     /// Elements that sequences and maps may still have.
     elements: usize,
     stack_floor: usize,
+    teller: Option<&'de Teller>,
     /// The limit that was reached.
     pub(super) exceeded: Option<Limit>,
 }
@@ -53,12 +55,13 @@ pub(super) struct Nesting {
 
 impl<'de> Source<'de> {
     #[inline]
-    pub(super) fn new(bytes: &'de [u8], limits: &DecodeLimits) -> Source<'de> {
+    pub(super) fn new(bytes: &'de [u8], limits: &DecodeLimits, teller: Option<&'de Teller>) -> Source<'de> {
         Source {
             rest: bytes,
             bytes: limits.bytes,
             elements: limits.elements.saturating_add(bytes.len()),
             stack_floor: limits.stack_floor,
+            teller,
             exceeded: None,
         }
     }
@@ -293,9 +296,14 @@ impl<'a, 'de> de::Deserializer<'de> for Value<'a, 'de> {
     }
 
     #[inline]
-    fn deserialize_newtype_struct<V: Visitor<'de>>(mut self, _: &'static str, visitor: V) -> Result<V::Value> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(mut self, name: &'static str, visitor: V) -> Result<V::Value> {
         self.fit::<V::Value>()?;
-        visitor.visit_newtype_struct(Value { place: size_of::<V::Value>(), ..self })
+        let value = Value { place: size_of::<V::Value>(), ..self };
+        // The compiler knows the name: it costs nothing in a message without refs.
+        if name == told::REF {
+            return told_by(value.source.teller.copied(), || visitor.visit_newtype_struct(value));
+        }
+        visitor.visit_newtype_struct(value)
     }
 
     #[inline]

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer, de::DeserializeOwned};
 use super::bounded::Source;
 use super::failure::panicked_with;
 use super::limits::{Beyond, DecodeLimits, Limit};
+use super::told::Teller;
 
 /// Why a value could not be written or read. The text is postcard's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -100,7 +101,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 /// Reads one value that takes up all of `bytes`.
 #[inline]
 pub fn decode_within<T: DeserializeOwned>(bytes: &[u8], limits: &DecodeLimits) -> Result<T, CodecError> {
-    decode_then(bytes, limits, |value| value)
+    decode_then(bytes, limits, None, |value| value)
+}
+
+/// Reads one value, told by `teller`, that takes up all of `bytes`.
+#[inline]
+pub fn decode_told<T: DeserializeOwned>(bytes: &[u8], limits: &DecodeLimits, teller: &Teller) -> Result<T, CodecError> {
+    decode_then(bytes, limits, Some(teller), |value| value)
 }
 
 /// Reads one value that takes up all of `bytes`, and gives it to `then`: a large value moves less than as a result. A
@@ -109,10 +116,11 @@ pub fn decode_within<T: DeserializeOwned>(bytes: &[u8], limits: &DecodeLimits) -
 pub fn decode_then<T: DeserializeOwned, R>(
     bytes: &[u8],
     limits: &DecodeLimits,
+    teller: Option<&Teller>,
     then: impl FnOnce(T) -> R,
 ) -> Result<R, CodecError> {
     contain(|| {
-        let mut source = Source::new(bytes, limits);
+        let mut source = Source::new(bytes, limits, teller);
         match T::deserialize(source.value::<T>(limits)) {
             Ok(value) if source.is_used_up() => Ok(then(value)),
             Ok(_) => Err(not_whole(None, source.exceeded, source.rest.len(), limits)),
@@ -144,7 +152,10 @@ fn contain<R>(code: impl FnOnce() -> Result<R, CodecError>) -> Result<R, CodecEr
 
 #[cfg(test)]
 mod tests {
+    use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
     use super::*;
+    use crate::wire::told::{REF, teller};
 
     #[test]
     fn a_value_survives_the_trip_behind_what_the_buffer_already_holds() {
@@ -207,6 +218,48 @@ mod tests {
         assert!(!way_back(&Around(|| assert!(way_back(&Ref(Ok(())))))), "the inner encode wrote it");
         assert!(!way_back(&Around(|| drop(Shown(Ref(Ok(()))).to_string()))), "a log line");
         assert!(way_back(&(Ref(Ok(())), Around(|| assert!(!way_back(&7u8))))), "the inner encode does not take it");
+    }
+
+    /// Who told a ref, as it learns when it is decoded: the ref itself, or one in bytes that it decodes on its own.
+    #[derive(Debug, PartialEq)]
+    struct ToldBy<const OWN: bool>(Option<Teller>);
+
+    impl<'de, const OWN: bool> Deserialize<'de> for ToldBy<OWN> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Ask;
+            impl<'de> Visitor<'de> for Ask {
+                type Value = Option<Teller>;
+
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("a ref")
+                }
+
+                fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Option<Teller>, D::Error> {
+                    <&[u8]>::deserialize(inner).map(|_| teller())
+                }
+            }
+            if OWN {
+                let bytes = <&[u8]>::deserialize(deserializer)?;
+                let ToldBy(by) = postcard::from_bytes::<ToldBy<false>>(bytes).map_err(Error::custom)?;
+                return Ok(ToldBy(by));
+            }
+            deserializer.deserialize_newtype_struct(REF, Ask).map(ToldBy)
+        }
+    }
+
+    #[test]
+    fn a_ref_is_told_by_who_sent_the_bytes_and_one_that_user_code_decodes_by_nobody() {
+        let sender = Teller::Peer { core: Some(1), connection: 7, near: true };
+        let told = |teller| {
+            let bytes = [1, b'x', 1, 0, 1, b'y'];
+            let limits = DecodeLimits::DEFAULT;
+            decode_then(&bytes, &limits, teller, |(a, b, c): (ToldBy<false>, ToldBy<true>, ToldBy<false>)| {
+                (a.0, b.0, c.0)
+            })
+        };
+        assert_eq!(told(Some(&sender)), Ok((Some(sender), None, Some(sender))));
+        assert_eq!(told(None), Ok((None, None, None)));
+        assert_eq!(teller(), None);
     }
 
     #[test]

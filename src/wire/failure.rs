@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, CodecError, Written};
 use super::limits::DecodeLimits;
 use super::message::MessageId;
-use super::told::{Alias, Told, decode_as, encode_own};
+use super::told::{Alias, Teller, Told, encode_own};
 
 /// Most bytes that a typed error may have.
 pub const MAX_TYPED: usize = 2048;
@@ -198,7 +198,8 @@ impl HandlerError {
                 tracing::warn!(target: "ringpost::endpoint", kind = E::NAME, %error, "a typed error could not be decoded");
             }
         };
-        decode_as(typed.told, typed.alias, || codec::decode_within(&typed.bytes, limits)).inspect_err(beyond).ok()
+        let teller = Teller::Error { told: typed.told, alias: typed.alias };
+        codec::decode_told(&typed.bytes, limits, &teller).inspect_err(beyond).ok()
     }
 
     /// The error that was told with this failure.

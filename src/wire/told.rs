@@ -1,5 +1,5 @@
-//! How far the refs in a typed error are trusted: it is decoded long after it has arrived, and wherever it was passed
-//! on to.
+//! Who told the refs in what is decoded, and so how far they are trusted. A typed error is decoded long after it has
+//! arrived, and wherever it was passed on to.
 
 use std::cell::Cell;
 
@@ -24,24 +24,48 @@ pub struct Alias {
     pub means: Option<u64>,
 }
 
+/// Who told what is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teller {
+    /// A peer, with a message or a reply.
+    Peer {
+        /// The core that owns the connection, if it is not the one that decodes.
+        core: Option<u16>,
+        /// The connection, as that core knows it.
+        connection: u64,
+        /// Whether the peer is a process of this machine.
+        near: bool,
+    },
+    /// Whoever told this error.
+    Error {
+        /// Who that was.
+        told: Told,
+        /// The node id that means another node there.
+        alias: Option<Alias>,
+    },
+}
+
+/// The name under which a ref asks for a newtype struct: the codec then says who told it. It is no part of the bytes.
+pub const REF: &str = "$ringpost::ref";
+
 thread_local! {
-    /// Who told the error that is being decoded, and the id that means another node there.
-    static DECODING: Cell<Option<(Told, Option<Alias>)>> = const { Cell::new(None) };
+    /// Who told the ref that is being decoded.
+    static TELLER: Cell<Option<Teller>> = const { Cell::new(None) };
     /// Calls of [`note_reserve`].
     static RESERVES: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Decodes an error that was told like this. A panic in there is kept by the codec.
-pub fn decode_as<R>(told: Told, alias: Option<Alias>, decode: impl FnOnce() -> R) -> R {
-    let before = DECODING.replace(Some((told, alias)));
+/// Decodes a ref that `teller` has told: nobody's code runs in there but that of refs.
+pub(super) fn told_by<R>(teller: Option<Teller>, decode: impl FnOnce() -> R) -> R {
+    let before = TELLER.replace(teller);
     let decoded = decode();
-    DECODING.set(before);
+    TELLER.set(before);
     decoded
 }
 
-/// Who told the error that is being decoded on this thread, if one is, and the id that means another node there.
-pub fn decoding() -> Option<(Told, Option<Alias>)> {
-    DECODING.get()
+/// Who told the ref that is being decoded on this thread; none if a user's own code decodes it.
+pub fn teller() -> Option<Teller> {
+    TELLER.get()
 }
 
 /// Tells the encode that is running on this thread that its value holds a ref which must not get more trust by being
