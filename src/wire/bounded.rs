@@ -23,7 +23,9 @@ const RESERVING: u16 = 8;
 
 /// What is left of a message, and of its limits.
 pub(super) struct Source<'de> {
-    pub(super) rest: &'de [u8],
+    message: &'de [u8],
+    /// How much of it has been read: a byte more writes less than it would to shorten a slice.
+    read: usize,
     /// Bytes that the values may still take up.
     bytes: usize,
     /// Elements that sequences and maps may still have.
@@ -57,7 +59,8 @@ impl<'de> Source<'de> {
     #[inline]
     pub(super) fn new(bytes: &'de [u8], limits: &DecodeLimits, teller: Option<&'de Teller>) -> Source<'de> {
         Source {
-            rest: bytes,
+            message: bytes,
+            read: 0,
             bytes: limits.bytes,
             elements: limits.elements.saturating_add(bytes.len()),
             stack_floor: limits.stack_floor,
@@ -77,34 +80,40 @@ impl<'de> Source<'de> {
     /// after an error.
     #[inline]
     pub(super) fn is_used_up(&self) -> bool {
-        self.rest.is_empty() && self.exceeded.is_none()
+        self.read == self.message.len() && self.exceeded.is_none()
+    }
+
+    /// What is to be read.
+    #[inline]
+    pub(super) fn rest(&self) -> &'de [u8] {
+        self.message.get(self.read..).unwrap_or_default()
     }
 
     /// Has postcard read something that nests nothing.
     #[inline]
     pub(super) fn read<T>(&mut self, read: impl FnOnce(&mut Deserializer<'de, Slice<'de>>) -> Result<T>) -> Result<T> {
-        let mut postcard = Deserializer::from_bytes(self.rest);
+        let mut postcard = Deserializer::from_bytes(self.rest());
         let value = read(&mut postcard)?;
-        self.rest = postcard.finalize()?;
+        self.read = self.message.len() - postcard.finalize()?.len();
         Ok(value)
     }
 
     #[inline]
     fn byte(&mut self) -> Result<u8> {
-        let (&byte, rest) = self.rest.split_first().ok_or(Error::DeserializeUnexpectedEnd)?;
-        self.rest = rest;
+        let &byte = self.message.get(self.read).ok_or(Error::DeserializeUnexpectedEnd)?;
+        self.read += 1;
         Ok(byte)
     }
 
     /// A length. Most have one byte.
     #[inline]
     fn length(&mut self) -> Result<usize> {
-        if let Some((&byte @ 0..0x80, rest)) = self.rest.split_first() {
-            self.rest = rest;
+        if let Some(&byte @ 0..0x80) = self.message.get(self.read) {
+            self.read += 1;
             return Ok(usize::from(byte));
         }
-        let (length, rest) = long_length(self.rest)?;
-        self.rest = rest;
+        let (length, rest) = long_length(self.rest())?;
+        self.read = self.message.len() - rest.len();
         Ok(length)
     }
 
@@ -112,8 +121,9 @@ impl<'de> Source<'de> {
     #[inline]
     fn slice(&mut self) -> Result<&'de [u8]> {
         let length = self.length()?;
-        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Error::DeserializeUnexpectedEnd)?;
-        self.rest = rest;
+        let end = self.read.checked_add(length).ok_or(Error::DeserializeUnexpectedEnd)?;
+        let bytes = self.message.get(self.read..end).ok_or(Error::DeserializeUnexpectedEnd)?;
+        self.read = end;
         Ok(bytes)
     }
 
@@ -158,7 +168,7 @@ impl<'de> Source<'de> {
     /// Memory that a visitor may reserve for so many elements, as [`Elements::size_hint`] tells.
     #[inline]
     pub(super) fn hint(&self, left: usize, nesting: Nesting) -> Option<usize> {
-        (nesting.reserving > 0 && left <= self.rest.len()).then_some(left)
+        (nesting.reserving > 0 && left <= self.message.len() - self.read).then_some(left)
     }
 }
 
@@ -241,10 +251,16 @@ impl<'a, 'de> de::Deserializer<'de> for Value<'a, 'de> {
 
     as_postcard_does! {
         deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
-        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
-        deserialize_f32 deserialize_f64 deserialize_char
+        deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128 deserialize_f32 deserialize_f64
+        deserialize_char
     }
     never! { deserialize_any deserialize_identifier deserialize_ignored_any }
+
+    /// By itself, since a vector may have many.
+    #[inline]
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_u8(self.source.byte()?)
+    }
 
     #[inline]
     fn is_human_readable(&self) -> bool {

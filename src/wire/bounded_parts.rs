@@ -59,7 +59,7 @@ impl<'de> Elements<'_, 'de> {
     /// Makes sure that elements of this size are charged, the ones to come included.
     #[inline]
     fn charge(&mut self, size: usize) -> Result<()> {
-        if size > self.charged {
+        if size > 1 && size > self.charged {
             self.source.charge(self.left.saturating_add(1).max(LEAST_PLACES), size)?;
             self.charged = size;
         }

@@ -123,8 +123,8 @@ pub fn decode_then<T: DeserializeOwned, R>(
         let mut source = Source::new(bytes, limits, teller);
         match T::deserialize(source.value::<T>(limits)) {
             Ok(value) if source.is_used_up() => Ok(then(value)),
-            Ok(_) => Err(not_whole(None, source.exceeded, source.rest.len(), limits)),
-            Err(error) => Err(not_whole(Some(error), source.exceeded, source.rest.len(), limits)),
+            Ok(_) => Err(not_whole(None, source.exceeded, source.rest().len(), limits)),
+            Err(error) => Err(not_whole(Some(error), source.exceeded, source.rest().len(), limits)),
         }
     })
 }
