@@ -11,6 +11,13 @@ use serde::{Serialize, de::DeserializeOwned};
 /// It is encoded into the buffer of the connection by which it leaves. So its `Serialize` may not ask or send to a peer
 /// itself: the ask for which it is encoded ends as [unsendable](crate::AskError::Unsendable) then.
 ///
+/// # Values that nest
+/// Decoding is bounded (`Config::decode_depth`), encoding is not: it recurses by the `Serialize` of the type on the
+/// thread that sends, and a value that nests many thousands of levels deep, such as a long list of boxes, overflows the
+/// stack there, which ends the process. No bytes of a peer can cause that, since what is decoded nests no deeper than
+/// the limit; only values that this process builds. A receiver refuses what is deeper than its limit anyway, 128 levels by
+/// default, so send such data flat: a `Vec` of nodes that refer to each other by index, or bytes.
+///
 /// Use [`message!`](crate::message) to implement it.
 pub trait Message: Serialize + DeserializeOwned + Send + 'static {
     /// What the handler answers; `()` for a one-way message.
