@@ -4,6 +4,7 @@
 
 pub(crate) mod echo;
 pub(crate) mod gate;
+pub(crate) mod guest;
 pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod process;
