@@ -156,7 +156,8 @@ impl RpcEnv {
 
     /// Begins to shut the env down and returns at once: no connection, endpoint or ask is taken any more, endpoints
     /// handle what is queued and run their `on_stop`, what is to be sent is sent; whatever has not ended after
-    /// `deadline` is dropped, endpoints without `on_stop`, and named in a warning. Callable from anywhere, a handler included; a second call changes nothing.
+    /// `deadline` is dropped, endpoints without `on_stop`, and named in a warning. Callable from anywhere, a handler
+    /// included; a second call changes nothing.
     pub fn shutdown(&self, deadline: Duration) {
         self.0.node.shutdown(deadline);
     }

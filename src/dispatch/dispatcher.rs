@@ -63,8 +63,8 @@ pub struct DispatchStats {
 /// The endpoints of one core.
 ///
 /// A message for an idle endpoint from a peer or another core is handled at once, where it lies; every other message waits
-/// in the inbox, and the endpoint's turn comes through the executor's ready queue, in line with the tasks. No table is borrowed
-/// while user code runs.
+/// in the inbox, and the endpoint's turn comes through the executor's ready queue, in line with the tasks. No table is
+/// borrowed while user code runs.
 pub struct Dispatcher {
     pub(super) slots: RefCell<Vec<Option<Rc<Slot>>>>,
     ended: RefCell<VecDeque<EndpointId>>,

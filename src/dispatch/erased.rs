@@ -124,8 +124,8 @@ pub(super) type Share<E> = fn(&Rc<RefCell<E>>, Payload<'_>, &Arrival<'_>, Flight
 /// An endpoint with its handlers.
 ///
 /// The endpoint sits in a `RefCell` that a running handler keeps borrowed across its awaits. That is no conflict,
-/// since the dispatcher runs one at a time, or several that only read, and it is what lets a handler's future outlive the call that made it
-/// without any unsafe code: the future owns a share of the endpoint.
+/// since the dispatcher runs one at a time, or several that only read, and it is what lets a handler's future outlive
+/// the call that made it without any unsafe code: the future owns a share of the endpoint.
 pub struct Erased<E> {
     endpoint: Rc<RefCell<E>>,
     handlers: Handlers<E>,

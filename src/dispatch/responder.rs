@@ -29,8 +29,8 @@ impl Arrival<'_> {
 
 /// The duty to answer one call.
 ///
-/// Whoever holds it answers once, and a second answer goes nowhere; if it is dropped instead, the asker is told so at once and does not wait for its
-/// timeout.
+/// Whoever holds it answers once, and a second answer goes nowhere; if it is dropped instead, the asker is told so at
+/// once and does not wait for its timeout.
 pub struct Responder {
     call: Call,
     here: EndpointContext,

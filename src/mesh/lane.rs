@@ -8,7 +8,8 @@ use super::queue::{self, Consumer, Producer};
 
 /// What travels in a lane: a head, and a parcel whose content the head tells.
 ///
-/// It is written in its place in the lane, and no move touches more of it than its head and the value in its parcel. Its place begins with a cache line, so that a small value comes with the head.
+/// It is written in its place in the lane, and no move touches more of it than its head and the value in its parcel.
+/// Its place begins with a cache line, so that a small value comes with the head.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Letter<H> {

@@ -86,8 +86,8 @@ impl Writer {
     }
 }
 
-/// Spare buffers of a core for what is sent and for requests that wait, so that connections own none while they are silent and nothing is allocated
-/// while they are busy.
+/// Spare buffers of a core for what is sent and for requests that wait, so that connections own none while they are
+/// silent and nothing is allocated while they are busy.
 #[derive(Debug, Default)]
 pub struct Spares(Vec<Vec<u8>>);
 

@@ -172,7 +172,8 @@ impl Pool {
             return &[];
         }
         // SAFETY: the chunk was made by `filled` or `take_private`, so number and length are inside the pool, and the
-        // kernel has written the bytes. It does not touch the buffer again before `release`, which takes the chunk, which is borrowed.
+        // kernel has written the bytes. It does not touch the buffer again before `release`, which takes the chunk,
+        // which is borrowed.
         unsafe { std::slice::from_raw_parts(self.buffer_at(chunk.buffer).as_ptr(), chunk.len()) }
     }
 

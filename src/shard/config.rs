@@ -124,7 +124,8 @@ pub struct Config {
     pub receive_buffer_bytes: u32,
     /// Which core gets a connection that was accepted: the one that the peer wants.
     pub placement: Placement,
-    /// Entries of a core's completion queue: 32,768, at most 65,536. At least four times the connections that are busy at once.
+    /// Entries of a core's completion queue: 32,768, at most 65,536. At least four times the connections that are busy
+    /// at once.
     pub completions: u32,
     /// What a core does when it has nothing to do.
     pub idle: Idle,
