@@ -4,7 +4,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use io_uring::{opcode, types};
+use io_uring::opcode;
 
 use super::buffers::GROUP;
 use super::completion::Completion;
@@ -49,13 +49,20 @@ impl Ring {
         self.cancel_all(id);
     }
 
-    /// Cancels all requests of a socket. The cancel's own completion makes sure that there is a last one.
+    /// Cancels all requests of a socket, each by its tag, of which a socket has one of each kind in flight. A cancel by
+    /// descriptor would have the kernel look through all requests of the ring, for each of thousands that close at once.
+    /// The completion of the receive's cancel, which is always made, makes sure that there is a last one.
     fn cancel_all(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
-        let everything = types::CancelBuilder::fd(socket.target()).all();
-        socket.in_flight += 1;
-        // SAFETY: the request names no memory.
-        unsafe { self.start(Kind::Cancel, id, opcode::AsyncCancel2::new(everything).build()) };
+        let kinds = [
+            Some(Kind::Recv),
+            socket.send.is_some().then_some(Kind::Send),
+            socket.connecting.is_some().then_some(Kind::Connect),
+            socket.accepting.then_some(Kind::Accept),
+        ];
+        for kind in kinds.into_iter().flatten() {
+            self.cancel(kind, id);
+        }
     }
 
     /// After a completion of a leaving socket: was it the last?

@@ -80,7 +80,7 @@ impl Ring {
         }
         socket.recv.wish = Wish::Probed;
         if socket.recv.armed {
-            self.cancel_recv(id);
+            self.cancel(Kind::Recv, id);
         }
     }
 
@@ -167,13 +167,14 @@ impl Ring {
         socket.recv.wish = Wish::None;
         socket.recv.stopping = true;
         // Sent even if the kernel knows of no receive: the cancel's own completion is then what reports the end.
-        self.cancel_recv(id);
+        self.cancel(Kind::Recv, id);
     }
 
-    fn cancel_recv(&mut self, id: SocketId) {
+    /// Cancels the socket's request of this kind, if it has one; the cancel completes either way.
+    pub(super) fn cancel(&mut self, kind: Kind, id: SocketId) {
         let Some(socket) = self.sockets.get(id) else { return };
         socket.in_flight += 1;
-        let request = opcode::AsyncCancel::new(Tag::new(Kind::Recv, id).pack()).build();
+        let request = opcode::AsyncCancel::new(Tag::new(kind, id).pack()).build();
         // SAFETY: the request names no memory.
         unsafe { self.start(Kind::Cancel, id, request) };
     }
