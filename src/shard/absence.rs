@@ -15,20 +15,30 @@ impl Shard {
     /// Takes the time, once per turn and wherever it has to be exact. The time since the last time was spent in a turn.
     #[inline]
     pub fn tick(&self) -> u64 {
-        self.tick_after_wait(Some(self.clock()))
+        let before = self.clock.replace(now());
+        let passed = self.clock().saturating_sub(before);
+        if passed > ATTENDED_NS {
+            self.forgive(passed - ATTENDED_NS);
+        }
+        self.clock()
     }
 
-    /// Takes the time after a wait for events that was to end at the time `due`, if there was one. What passed after
-    /// that was no wait.
+    /// Takes the time after a wait for events that was to end at the next deadline. What passed after that was no wait.
     #[inline]
-    pub(super) fn tick_after_wait(&self, due: Option<u64>) -> u64 {
-        let now = now();
-        self.clock.set(now);
-        let absent = now.saturating_sub(due.unwrap_or(now));
-        if absent > ATTENDED_NS {
-            self.forgive(absent - ATTENDED_NS);
+    pub(super) fn tick_after_wait(&self) {
+        let before = self.clock.replace(now());
+        if self.clock().saturating_sub(before) > ATTENDED_NS {
+            self.notice_oversleeping(before);
         }
-        now
+    }
+
+    #[cold]
+    fn notice_oversleeping(&self, began: u64) {
+        let Some(due) = self.next_deadline() else { return };
+        let late = self.clock().saturating_sub(due.max(began));
+        if late > ATTENDED_NS {
+            self.forgive(late - ATTENDED_NS);
+        }
     }
 
     /// Prolongs by so many nanoseconds whatever is measured in silence of a peer.
@@ -148,7 +158,7 @@ mod tests {
     fn a_wait_that_ends_when_it_was_to_is_no_absence() {
         let (stage, core, id) = absent_since_the_beginning();
         let shard = stage.shard(core);
-        shard.tick_after_wait(Some(now()));
+        shard.tick_after_wait();
         shard.tick();
         let mut connections = shard.connections.borrow_mut();
         assert!(shard.is_hopeless(connections.get(id).unwrap()));

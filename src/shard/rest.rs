@@ -129,7 +129,7 @@ impl Core {
         let timer = self.shard.next_deadline();
         let timeout = timer.map(|deadline| Duration::from_nanos(deadline.saturating_sub(now())));
         let waited = self.wait(timeout);
-        self.wake_up(timer);
+        self.wake_up();
         waited
     }
 
@@ -146,10 +146,10 @@ impl Core {
         true
     }
 
-    /// A wait is over that was to end at the time `due`.
-    fn wake_up(&mut self, due: Option<u64>) {
+    /// A wait is over that was to end at the next deadline.
+    fn wake_up(&mut self) {
         self.knows_time = true;
-        self.shard.tick_after_wait(due);
+        self.shard.tick_after_wait();
         self.cancel_park();
     }
 
@@ -206,7 +206,7 @@ impl Core {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn rouse(&mut self) -> io::Result<()> {
-        self.wake_up(self.shard.next_deadline());
+        self.wake_up();
         self.submit()
     }
 }
