@@ -10,7 +10,7 @@ use super::reply_path::{Answer, ReplyPath, ReplyValue};
 use crate::wire::failure::{Failure, FailureCode, HandlerError};
 use crate::wire::frame::EndpointId;
 
-/// A call that has reached its endpoint. The duty to answer it begins with [`responder`](Arrival::responder), where it is to
+/// A call that has reached its endpoint. The duty to answer it begins with `responder`, where it is to
 /// lie, so that it is not moved about.
 #[derive(Clone, Copy)]
 pub struct Arrival<'a> {

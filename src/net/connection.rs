@@ -1,5 +1,7 @@
 //! One connection: its two halves and what is known about the peer.
 
+use bytes::BytesMut;
+
 use super::connection_id::ConnectionId;
 use super::keepalive::Keepalive;
 use super::reader::Reader;
@@ -78,7 +80,7 @@ pub struct Connection {
     /// Largest frame that the peer accepts.
     pub peer_max_frame: u32,
     /// Received but not looked at, since the writer is above its limit.
-    pub held: Vec<u8>,
+    pub held: BytesMut,
     /// When reading stopped, in nanoseconds of the core's clock: what is held arrived about then.
     pub held_since: u64,
     /// Whether reading has stopped.
@@ -118,7 +120,7 @@ impl Connection {
             reader: Some(Reader::new(max_frame, is_near(remote))),
             writer: Writer::default(),
             peer_max_frame: max_frame,
-            held: Vec::new(),
+            held: BytesMut::new(),
             held_since: 0,
             paused: false,
             dirty: false,

@@ -12,24 +12,32 @@ const ATTENDED_NS: u64 = 100_000_000;
 // sent meanwhile nor gone on with what it sends to them. The time beyond `ATTENDED_NS` counts as nobody's silence:
 // keepalive, handshakes and sends go on as if it had not been.
 impl Shard {
-    /// Takes the time, once per turn and wherever it has to be exact. The time since the last time was spent in a turn.
+    /// Takes the time at the beginning of a turn. The time since the last one was spent in a turn.
     #[inline]
     pub fn tick(&self) -> u64 {
-        let before = self.clock.replace(now());
-        let passed = self.clock().saturating_sub(before);
+        let now = self.look_at_the_clock();
+        let passed = now.saturating_sub(self.attended.replace(now));
         if passed > ATTENDED_NS {
             self.forgive(passed - ATTENDED_NS);
         }
-        self.clock()
+        now
     }
 
     /// Takes the time after a wait for events that was to end at the next deadline. What passed after that was no wait.
     #[inline]
     pub(super) fn tick_after_wait(&self) {
-        let before = self.clock.replace(now());
-        if self.clock().saturating_sub(before) > ATTENDED_NS {
+        let now = self.look_at_the_clock();
+        let before = self.attended.replace(now);
+        if now.saturating_sub(before) > ATTENDED_NS {
             self.notice_oversleeping(before);
         }
+    }
+
+    /// Takes the time where it has to be exact, within a turn.
+    #[inline]
+    pub(super) fn look_at_the_clock(&self) -> u64 {
+        self.clock.set(now());
+        self.clock()
     }
 
     #[cold]
@@ -129,6 +137,7 @@ mod tests {
         let core = stage.core(&node("server", 1), 0, None);
         let shard = stage.shard(core);
         shard.clock.set(0);
+        shard.attended.set(0);
         let id = ConnectionId { slot: 0, generation: 0 };
         let mut connection = Connection::new(id, Role::Accepted, Remote::Unix, 16 << 20);
         connection.phase = Phase::Open;

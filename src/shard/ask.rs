@@ -236,7 +236,7 @@ impl Shard {
         // A short limit counts from now, not from the beginning of a turn that may have been long; and the time in the
         // injector is the ask's own.
         let exact = options.timeout.is_some() || options.since.is_some();
-        let now = if exact { self.tick() } else { self.clock() };
+        let now = if exact { self.look_at_the_clock() } else { self.clock() };
         let deadline = options.since.unwrap_or(now).saturating_add(timeout_ns).min(NO_DEADLINE - 1);
         if options.inherited < deadline {
             // Whoever waits for the handler that asks waits no longer than this.

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use bytes::Buf;
+
 use super::node::{Injected, random};
 use super::received::BYTES_PER_TURN;
 use super::shard::{Action, Shard};
@@ -205,17 +207,19 @@ impl Shard {
             }
             _ => return false,
         };
-        let later = held.split_off(held.len().min(BYTES_PER_TURN));
-        self.read(id, &held, since, path);
-        if !later.is_empty()
-            && let Some(connection) = self.connections.borrow_mut().get(id).filter(|c| c.phase != Phase::Closing)
-        {
-            // Else the peer has to read first.
-            if !connection.paused {
-                self.act(Action::Resume(id));
+        let now = held.len().min(BYTES_PER_TURN);
+        self.read(id, &held[..now], since, path);
+        if let Some(connection) = self.connections.borrow_mut().get(id).filter(|c| c.phase != Phase::Closing) {
+            // What reading has put back is the end of what it was given.
+            held.advance(now.saturating_sub(connection.held.len()));
+            if !held.is_empty() {
+                // Else the peer has to read first.
+                if !connection.paused {
+                    self.act(Action::Resume(id));
+                }
+                connection.paused = true;
+                connection.held = held;
             }
-            connection.paused = true;
-            connection.held.extend_from_slice(&later);
         }
         self.is_read(id)
     }

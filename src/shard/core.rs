@@ -34,6 +34,9 @@ const READY_AT_LEAST: usize = 32;
 const MESSAGES_PER_ENDPOINT: usize = 64;
 /// Messages that are taken from one lane in a turn.
 const MESSAGES_PER_LANE: usize = 256;
+/// Connections that are begun in one turn: each takes tens of microseconds, and a peer may tell of thousands of addresses
+/// at once.
+const DIALS_PER_TURN: usize = 16;
 /// Pause before accepting again after the system refused a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -66,6 +69,8 @@ pub struct Core {
     pub(super) resting: Option<u64>,
     /// The clock was read while there was nothing to do, so that the next turn need not.
     pub(super) knows_time: bool,
+    /// A host waits for events.
+    pub(super) is_waited_for: bool,
     /// Each message may block an isolated core: it looks at the clock and at what was cancelled before the next.
     messages_per_endpoint: usize,
     /// What has come and is not handled yet.
@@ -95,6 +100,7 @@ impl Core {
             hosted: false,
             resting: None,
             knows_time: false,
+            is_waited_for: false,
             messages_per_endpoint: if isolated { 1 } else { MESSAGES_PER_ENDPOINT },
             within_budget: BYTES_PER_TURN / shard.node.config.receive_buffer_bytes as usize,
             ring,
@@ -349,7 +355,7 @@ impl Core {
                 false => self.ring.send(socket(id), bytes).map(|()| None),
             };
             match sent {
-                Ok(Some(completion)) => self.on_completion(completion),
+                Ok(Some(completion)) => self.on_sent_at_once(completion),
                 Ok(None) => {}
                 // The socket is being closed.
                 Err(bytes) => self.shard.spares.borrow_mut().give(bytes),
@@ -361,8 +367,16 @@ impl Core {
     #[cold]
     fn perform_all(&mut self) {
         let mut actions = self.shard.actions.take();
-        actions.drain(..).for_each(|action| self.perform(action));
+        let (mut dials, mut later) = (0, Vec::new());
+        for action in actions.drain(..) {
+            dials += usize::from(matches!(action, Action::Dial { .. }));
+            match action {
+                Action::Dial { .. } if dials > DIALS_PER_TURN => later.push(action),
+                action => self.perform(action),
+            }
+        }
         // What they caused in turn is kept in the buffer that has grown already.
+        actions.append(&mut later);
         actions.append(&mut self.shard.actions.borrow_mut());
         self.shard.actions.replace(actions);
     }

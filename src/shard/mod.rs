@@ -5,6 +5,8 @@
 //! causes is noted in the shard and done at the end of the turn.
 
 mod absence;
+#[cfg(test)]
+mod actions_tests;
 pub mod answers;
 pub mod ask;
 pub mod config;

@@ -182,6 +182,17 @@ impl Core {
         self.on_completion(completion);
     }
 
+    /// A send went without the ring. What its connection has brought comes before its failure.
+    #[inline]
+    pub(super) fn on_sent_at_once(&mut self, completion: Completion) {
+        match completion {
+            Completion::Sent { socket, result: Err(_), .. } if self.backlog.has(socket) => {
+                self.backlog.push(socket, completion);
+            }
+            completion => self.on_completion(completion),
+        }
+    }
+
     fn defer(&mut self, socket: SocketId, completion: Completion) {
         self.shard.count(|counters| counters.reads_deferred += 1);
         self.backlog.push(socket, completion);

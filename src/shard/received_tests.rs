@@ -170,6 +170,7 @@ fn what_was_held_back_is_handled_by_a_turns_budget_at_a_time() {
     connection.phase = Phase::Greeting;
     connection.paused = true;
     // A hello, and pings.
+    let mut held = Vec::new();
     Hello {
         versions: (VERSION, VERSION),
         max_frame: 16 << 20,
@@ -182,8 +183,9 @@ fn what_was_held_back_is_handled_by_a_turns_budget_at_a_time() {
         outbox: None,
         given: None,
     }
-    .encode(&mut connection.held);
-    connection.held.extend_from_slice(&PING.repeat(20_000));
+    .encode(&mut held);
+    held.extend_from_slice(&PING.repeat(20_000));
+    connection.held.extend_from_slice(&held);
     let all = connection.held.len();
     shard.connections.borrow_mut().insert(connection);
     let held = || shard.connections.borrow_mut().get(id).unwrap().held.len();

@@ -198,6 +198,7 @@ impl Core {
                 return Ok(Doze::Yield);
             }
         }
+        self.is_waited_for = true;
         Ok(Doze::Wait(self.shard.next_deadline()))
     }
 
@@ -206,7 +207,13 @@ impl Core {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn rouse(&mut self) -> io::Result<()> {
-        self.wake_up();
+        if std::mem::take(&mut self.is_waited_for) {
+            self.wake_up();
+        } else {
+            // Its host came back without a wait: the time since the last turn was spent elsewhere.
+            self.tick();
+            self.cancel_park();
+        }
         self.submit()
     }
 }

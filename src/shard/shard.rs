@@ -113,6 +113,8 @@ pub struct Shard {
     /// `Config::ask_timeout` in nanoseconds.
     pub(super) ask_timeout_ns: u64,
     pub(super) clock: Cell<u64>,
+    /// The time when the turn began, or a wait ended.
+    pub(super) attended: Cell<u64>,
     pub(super) warnings: Warnings,
 }
 
@@ -154,6 +156,7 @@ impl Shard {
             closing: Cell::new(None),
             ask_timeout_ns: nanoseconds(node.config.ask_timeout),
             clock: Cell::new(clock),
+            attended: Cell::new(clock),
             warnings: Warnings::new(&dispatcher.rate_limits),
             dispatcher,
             node,
