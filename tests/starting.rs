@@ -16,6 +16,18 @@ fn free_ports(from: u16, count: u16) -> u16 {
     (start..start + 1000).step_by(usize::from(count)).find(free).unwrap()
 }
 
+/// Takes a port that was free. A process that another test is just starting may hold the try of it for a moment.
+fn take(port: u16) -> TcpListener {
+    let since = std::time::Instant::now();
+    loop {
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(listener) => return listener,
+            Err(error) => assert!(since.elapsed() < common::LIMIT / 2, "{error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn if_the_port_is_taken_the_next_one_is_used_and_refs_carry_it() {
     bounded(|| {
@@ -23,7 +35,7 @@ fn if_the_port_is_taken_the_next_one_is_used_and_refs_carry_it() {
         let bind = |retries: u16| {
             builder("server", 2, Config { port_retries: retries, ..config() }).bind(format!("127.0.0.1:{port}")).start()
         };
-        let foreign = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let foreign = take(port);
         let first = bind(3).unwrap();
         let second = bind(3).unwrap();
         let ports = [&first, &second].map(|env| env.address().unwrap().port().unwrap());
@@ -50,7 +62,7 @@ fn a_taken_port_is_an_error_by_default_and_a_move_to_another_one_is_warned_of() 
         common::log::keep();
         let port = free_ports(25_000, 2);
         let address = format!("127.0.0.1:{port}");
-        let foreign = TcpListener::bind(&address).unwrap();
+        let foreign = take(port);
         let refused = builder("server", 1, config()).bind(&address).start();
         let refused = refused.map(|env| env.address().unwrap().to_string()).unwrap_err();
         assert!(
