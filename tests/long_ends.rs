@@ -87,6 +87,8 @@ fn the_asks_that_a_lost_connection_takes_along_end_over_many_turns() {
         for _ in 0..ASKS {
             peer.next(|incoming| assert!(matches!(incoming, Incoming::Frame(Frame::Request { .. }))));
         }
+        // All tasks have had their first turn, and wait.
+        env.spawn_on(0, || async {}).unwrap().join().unwrap();
         drop(peer);
         let most = ticking.unwrap().join().unwrap();
         assert!(most <= BETWEEN, "{most} asks ended between two turns of another task");
@@ -161,6 +163,8 @@ fn the_deferred_asks_of_a_lost_connection_end_over_many_turns() {
         let peer = ask_patient(&env, ASKS);
         eventually(&env, "the asks", |now| now.deferred == ASKS as u64);
         let ticking = env.spawn_on(0, || ticker(ASKS)).unwrap();
+        // All tasks have had their first turn, and wait.
+        env.spawn_on(0, || async {}).unwrap().join().unwrap();
         drop(peer);
         let most = ticking.join().unwrap();
         assert!(most <= BETWEEN, "{most} asks ended between two turns of another task");
